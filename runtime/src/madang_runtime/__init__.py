@@ -1,0 +1,1 @@
+"""What every Madang service shares, and nothing of any domain."""

@@ -1,0 +1,1 @@
+"""Models: the registry, running them, batching for them, and swapping them while serving."""

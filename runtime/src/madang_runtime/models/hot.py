@@ -1,0 +1,130 @@
+"""A model that follows its alias while the service runs."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from madang_runtime.errors import Code, MadangError, reason
+from madang_runtime.models.registry import ModelFiles, ModelRegistry
+from madang_runtime.server import ServiceHost
+
+log = logging.getLogger(__name__)
+
+
+class Closable(Protocol):
+    """What a loaded model must be able to do."""
+
+    def close(self) -> None:
+        """Free its threads and memory."""
+
+
+Model = TypeVar("Model", bound=Closable)
+
+
+class HotModel(Generic[Model]):
+    """Loads the version behind an alias, and every later one, without failing a request.
+
+    A version that can't be loaded is reported and skipped while the one before goes on serving.
+    The service is ready once there is a first one.
+
+    Args:
+        host: gets readiness, metrics and clean-up.
+        registry: where the model is.
+        name: the model's name.
+        alias: the alias to follow.
+        load: builds and warms the model up; may raise MadangError to refuse it.
+    """
+
+    def __init__(
+        self,
+        host: ServiceHost,
+        registry: ModelRegistry,
+        name: str,
+        alias: str,
+        load: Callable[[ModelFiles], Model],
+    ) -> None:
+        self._host = host
+        self._registry = registry
+        self._name = name
+        self._alias = alias
+        self._load = load
+        self._model: Model | None = None
+        self._version = ""
+        self._refusal: tuple[str, MadangError] = ("", _not_ready(name))
+        self._retired: list[tuple[float, Model]] = []
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Load now if possible, then follow the alias from a thread."""
+        self._host.set_ready(f"model {self._name}", False)
+        self.refresh()
+        thread = threading.Thread(target=self._follow, name=f"model-{self._name}", daemon=True)
+        thread.start()
+        self._host.closing.callback(self._close)
+
+    def current(self) -> Model:
+        """The model that serves.
+
+        Raises:
+            MadangError: why there is none yet, such as MODEL_NOT_FOUND, MODEL_CORRUPT or
+                FEATURE_FINGERPRINT_MISMATCH.
+        """
+        if self._model is None:
+            raise self._refusal[1]
+        return self._model
+
+    def refresh(self) -> None:
+        """Look at the alias once, and load what it points at if that is new."""
+        version = ""
+        try:
+            version = self._registry.resolve(self._name, self._alias)
+            if version == self._version:
+                return
+            model = self._load(self._registry.load(self._name, version))
+        except MadangError as error:
+            self._refused(version, error)
+        except Exception as error:
+            log.exception("%s %s could not be loaded", self._name, version)
+            why = reason.ERROR_REASON_MODEL_CORRUPT
+            self._refused(version, MadangError(Code.FAILED_PRECONDITION, why, str(error)))
+        else:
+            self._swap(model, version)
+
+    def _refused(self, version: str, error: MadangError) -> None:
+        if (version, error.message) != (self._refusal[0], self._refusal[1].message):
+            log.warning("%s %s is not served: %s", self._name, version, error.message)
+            self._host.metrics.model_failures.labels(self._name).inc()
+        self._refusal = (version, error)
+
+    def _swap(self, model: Model, version: str) -> None:
+        info = self._host.metrics.model_info
+        if self._model is not None:
+            patience = self._host.settings.default_deadline_seconds
+            self._retired.append((time.monotonic() + patience, self._model))
+            info.remove(self._name, self._version)
+        self._model, self._version = model, version
+        info.labels(self._name, version).set(1)
+        self._host.set_ready(f"model {self._name}", True)
+        log.info("%s %s serves", self._name, version)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._host.settings.model_poll_seconds):
+            self.refresh()
+            now = time.monotonic()
+            for due, model in [r for r in self._retired if r[0] < now]:
+                self._retired.remove((due, model))
+                model.close()
+
+    def _close(self) -> None:
+        self._stop.set()
+        for model in (*(m for _, m in self._retired), self._model):
+            if model is not None:
+                model.close()
+
+
+def _not_ready(name: str) -> MadangError:
+    return MadangError(
+        Code.UNAVAILABLE, reason.ERROR_REASON_NOT_READY, f"model {name!r} is not loaded yet"
+    )

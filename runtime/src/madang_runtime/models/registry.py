@@ -1,0 +1,149 @@
+"""Model versions in a folder or bucket: `<model>/<version>/…` and `<model>/aliases/<alias>`."""
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import fsspec
+from pydantic import ValidationError
+
+from madang_runtime.errors import Code, MadangError, reason
+from madang_runtime.models.manifest import FeatureRef, FileEntry, Manifest, fingerprint
+
+CHAMPION = "champion"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A verified model version in memory."""
+
+    manifest: Manifest
+    files: dict[str, bytes]
+
+
+class ModelRegistry:
+    """Registers and loads models on any fsspec URL (`file://`, `s3://`, `memory://` …).
+
+    A version exists when its manifest does; the manifest is written last and names the checksum of
+    every file, so a writer that dies half-way leaves nothing that can be loaded. Aliases are one
+    small file each.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+
+    def register(
+        self,
+        name: str,
+        files: dict[str, bytes],
+        *,
+        features: list[FeatureRef] | None = None,
+        parameters: dict[str, Any] | None = None,
+        metrics: dict[str, float] | None = None,
+    ) -> str:
+        """Write a new version and return its name. No alias moves."""
+        now = datetime.now(UTC)
+        version = f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}"
+        manifest = Manifest(
+            name=name,
+            version=version,
+            created_at=now,
+            files={k: FileEntry(sha256=_sha256(v), size=len(v)) for k, v in files.items()},
+            features=features or [],
+            feature_fingerprint=fingerprint(features or []),
+            parameters=parameters or {},
+            metrics=metrics or {},
+        )
+        folder = self._path(name, version)
+        self._fs.makedirs(folder, exist_ok=True)
+        for file, content in files.items():
+            self._fs.pipe_file(f"{folder}/{file}", content)
+        self._write_whole(f"{folder}/manifest.json", manifest.model_dump_json(indent=2).encode())
+        return version
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Point an alias at a version. Raises: MadangError MODEL_NOT_FOUND, MODEL_CORRUPT."""
+        self.manifest(name, version)
+        self._fs.makedirs(self._path(name, "aliases"), exist_ok=True)
+        self._write_whole(self._path(name, "aliases", alias), version.encode())
+
+    def resolve(self, name: str, alias: str = CHAMPION) -> str:
+        """The version that an alias points at. Raises: MadangError MODEL_NOT_FOUND."""
+        return self._read(self._path(name, "aliases", alias), name, f"alias {alias!r}").decode()
+
+    def versions(self, name: str) -> list[str]:
+        """The complete versions of a model, oldest first."""
+        found = self._fs.glob(f"{self._path(name)}/*/manifest.json")
+        return sorted(path.split("/")[-2] for path in found)
+
+    def manifest(self, name: str, version: str) -> Manifest:
+        """Read a manifest. Raises: MadangError MODEL_NOT_FOUND, MODEL_CORRUPT."""
+        path = self._path(name, version, "manifest.json")
+        try:
+            return Manifest.model_validate_json(self._read(path, name, f"version {version!r}"))
+        except ValidationError as error:
+            raise _corrupt(name, version, "manifest.json") from error
+
+    def load(self, name: str, version: str) -> ModelFiles:
+        """Read a version and verify every file.
+
+        Raises:
+            MadangError: MODEL_NOT_FOUND; MODEL_CORRUPT when a file is missing or differs.
+        """
+        manifest = self.manifest(name, version)
+        files = {}
+        for file, entry in manifest.files.items():
+            try:
+                content = self._fs.cat_file(self._path(name, version, file))
+            except FileNotFoundError as error:
+                raise _corrupt(name, version, file) from error
+            if len(content) != entry.size or _sha256(content) != entry.sha256:
+                raise _corrupt(name, version, file)
+            files[file] = content
+        return ModelFiles(manifest, files)
+
+    def _path(self, *parts: str) -> str:
+        for part in parts:
+            if not _NAME.fullmatch(part):
+                raise MadangError(
+                    Code.INVALID_ARGUMENT,
+                    reason.ERROR_REASON_FIELD_INVALID,
+                    f"{part!r} is no name of a model, version, alias or file",
+                )
+        return "/".join((self._root, *parts))
+
+    def _read(self, path: str, name: str, what: str) -> bytes:
+        try:
+            content: bytes = self._fs.cat_file(path)
+        except FileNotFoundError as error:
+            raise MadangError(
+                Code.FAILED_PRECONDITION,
+                reason.ERROR_REASON_MODEL_NOT_FOUND,
+                f"model {name!r} has no {what}",
+                model=name,
+            ) from error
+        return content
+
+    def _write_whole(self, path: str, content: bytes) -> None:
+        """Write so that a reader sees the old content or the new, never a part."""
+        part = f"{path}.{secrets.token_hex(4)}.part"
+        self._fs.pipe_file(part, content)
+        self._fs.mv(part, path)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _corrupt(name: str, version: str, file: str) -> MadangError:
+    return MadangError(
+        Code.FAILED_PRECONDITION,
+        reason.ERROR_REASON_MODEL_CORRUPT,
+        f"model {name!r} version {version!r}: {file} is missing or differs from its manifest",
+        model=name,
+        file=file,
+    )

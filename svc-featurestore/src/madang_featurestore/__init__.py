@@ -1,0 +1,1 @@
+"""svc-featurestore: registers, serves and ingests features."""

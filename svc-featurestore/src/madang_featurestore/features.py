@@ -1,0 +1,187 @@
+"""Look-ups, writes and actions."""
+
+import time
+from collections.abc import Sequence
+
+from google.protobuf import timestamp_pb2
+
+from madang.feature.v1 import feature_store_pb2 as pb
+from madang_featurestore.catalog import CompiledView, ViewCatalog
+from madang_featurestore.freshness import check_fresh, parse_token, token
+from madang_featurestore.rows import pack_rows, unpack_rows
+from madang_featurestore.stores.base import RECENT_TTL_MS, Event, Read, RowStore
+from madang_runtime.errors import invalid
+
+MAX_ENTITIES = 20_000
+# Rows outlive their expiry so that readers are told EXPIRED for a while instead of NOT_FOUND.
+_KEEP_EXPIRED = 2
+_FUTURE_MS = 300_000
+_DEFAULT_RECENT = 3
+_DEFAULT_RECENT_TYPES = (pb.ACTION_TYPE_CLICK, pb.ACTION_TYPE_ORDER, pb.ACTION_TYPE_SEARCH)
+
+
+class FeatureStore:
+    """The domain of the service, on any `RowStore`."""
+
+    def __init__(self, store: RowStore, catalog: ViewCatalog) -> None:
+        self._store = store
+        self._catalog = catalog
+
+    def lookup(
+        self, request: pb.LookupFeaturesRequest
+    ) -> tuple[list[pb.ViewRows], list[pb.RecentActions], str]:
+        """Read all views and users of a request in one round trip.
+
+        Returns:
+            one ViewRows a look-up, one RecentActions a user, and the freshness token.
+
+        Raises:
+            MadangError: FIELD_INVALID, FEATURE_VIEW_NOT_FOUND, FEATURE_NOT_FOUND, NOT_FRESH_YET,
+                STORED_DATA_INVALID, STORE_UNAVAILABLE.
+        """
+        entities = sum(len(lookup.entity_ids) for lookup in request.lookups)
+        if entities > MAX_ENTITIES:
+            raise invalid("lookups", f"asks for {entities} entities, at most {MAX_ENTITIES}")
+        recent = request.recent_actions
+        if not request.lookups and not recent.user_ids:
+            raise invalid("lookups", "is empty, and so is recent_actions")
+        wanted = parse_token(request.freshness_token)
+        now_ms = _now_ms()
+        views, read = self._read(request, now_ms)
+        check_fresh(read.sequence, wanted)
+        rows, at = [], 0
+        for view, lookup in zip(views, request.lookups, strict=True):
+            values = read.values[at : at + len(lookup.entity_ids)]
+            at += len(values)
+            rows.append(_decode(view, values, tuple(lookup.features), now_ms))
+        recents = [
+            _recent(user, payloads, recent)
+            for user, payloads in zip(recent.user_ids, read.recent, strict=True)
+        ]
+        return rows, recents, token(read.sequence)
+
+    def _read(
+        self, request: pb.LookupFeaturesRequest, now_ms: int
+    ) -> tuple[list[CompiledView], Read]:
+        """Read by the cached definitions; once more if they turn out to be old."""
+        within = request.recent_actions.within.ToMilliseconds() or RECENT_TTL_MS
+        if not 0 < within <= RECENT_TTL_MS:
+            raise invalid("recent_actions.within", "must be positive and at most 1 hour")
+        while True:
+            views = [self._catalog.find(lookup.view) for lookup in request.lookups]
+            keys = [
+                key
+                for view, lookup in zip(views, request.lookups, strict=True)
+                for key in view.keys(list(lookup.entity_ids))
+            ]
+            read = self._store.read(keys, list(request.recent_actions.user_ids), now_ms - within)
+            if self._catalog.at(read.epoch):
+                return views, read
+
+    def write(self, request: pb.WriteFeaturesRequest) -> tuple[int, str]:
+        """Replace rows of a view, all or none.
+
+        Returns:
+            the number of rows and the freshness token.
+
+        Raises:
+            MadangError: FIELD_INVALID, FEATURE_VIEW_NOT_FOUND, FEATURE_NOT_FOUND,
+                SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
+        """
+        view = self._catalog.find(request.view)
+        if view.windows:
+            raise invalid("view", f"{view.name!r} counts actions; use RecordActions")
+        ids = list(request.entity_ids)
+        if len(set(ids)) < len(ids):
+            raise invalid("entity_ids", "has an id twice")
+        now_ms = _now_ms()
+        event_time_ms = _event_time(request, "event_time", now_ms)
+        packed = pack_rows(view.layout, request.blocks, len(ids), event_time_ms, view.ttl_ms)
+        keep = None if view.ttl_ms is None else view.ttl_ms * _KEEP_EXPIRED
+        if keep is not None:
+            keep = max(keep - (now_ms - event_time_ms), 1)
+        sequence = self._store.write(dict(zip(view.keys(ids), packed, strict=True)), keep)
+        return len(ids), token(sequence)
+
+    def record(self, actions: Sequence[pb.Action]) -> pb.RecordActionsResponse:
+        """Count actions into windows and append them to users' last actions, all or none.
+
+        Raises:
+            MadangError: FIELD_INVALID, STORE_UNAVAILABLE.
+        """
+        now_ms = _now_ms()
+        self._catalog.reload()
+        windowed = [view for view in self._catalog.all() if view.windows]
+        events = [
+            event
+            for i, action in enumerate(actions)
+            if (event := _event(action, windowed, now_ms, f"actions[{i}]"))
+        ]
+        recorded, sequence = self._store.record(events)
+        return pb.RecordActionsResponse(
+            recorded=sum(recorded),
+            duplicates=len(recorded) - sum(recorded),
+            late=len(actions) - len(events),
+            freshness_token=token(sequence),
+        )
+
+
+def _decode(
+    view: CompiledView, values: list[bytes | None], names: tuple[str, ...], now_ms: int
+) -> pb.ViewRows:
+    if view.windows:
+        blocks = view.windows.counts(view.layout, values, names, now_ms)
+    else:
+        blocks = unpack_rows(view.layouts, view.layout, values, names, now_ms)
+    return pb.ViewRows(view=view.name, version=view.layout.version, blocks=blocks)
+
+
+def _recent(user: str, payloads: list[bytes], asked: pb.RecentActionsLookup) -> pb.RecentActions:
+    types = asked.types or _DEFAULT_RECENT_TYPES
+    actions = [a for a in map(pb.Action.FromString, payloads) if a.type in types]
+    return pb.RecentActions(user_id=user, actions=actions[: asked.limit or _DEFAULT_RECENT])
+
+
+def _event(
+    action: pb.Action, windowed: list[CompiledView], now_ms: int, field: str
+) -> Event | None:
+    """The store's event of an action; None when it is too old to change anything."""
+    if action.type == pb.ACTION_TYPE_SEARCH and not action.query:
+        raise invalid(f"{field}.query", "is required for a search")
+    if action.type != pb.ACTION_TYPE_SEARCH and not action.item_id:
+        raise invalid(f"{field}.item_id", "is required unless the action is a search")
+    time_ms = _event_time(action, f"{field}.event_time", now_ms)
+    counters = {}
+    for view in windowed:
+        assert view.windows
+        entity_id = action.item_id if view.windows.entity == "item" else action.user_id
+        increments = view.windows.increments(action.type, time_ms, now_ms)
+        if entity_id and increments:
+            (key,) = view.keys([entity_id])
+            counters[key] = (view.windows.longest_ms, increments)
+    if not counters and time_ms < now_ms - RECENT_TTL_MS:
+        return None
+    kept = pb.Action()
+    kept.CopyFrom(action)
+    kept.event_time.FromMilliseconds(time_ms)
+    return Event(action.event_id, action.user_id, time_ms, kept.SerializeToString(), counters)
+
+
+def _event_time(message: pb.Action | pb.WriteFeaturesRequest, field: str, now_ms: int) -> int:
+    if not message.HasField("event_time"):
+        return now_ms
+    time_ms = _milliseconds(message.event_time, field)
+    if time_ms > now_ms + _FUTURE_MS:
+        raise invalid(field, "is more than 5 minutes in the future")
+    return time_ms
+
+
+def _milliseconds(timestamp: timestamp_pb2.Timestamp, field: str) -> int:
+    try:
+        return timestamp.ToMilliseconds()
+    except ValueError as error:
+        raise invalid(field, str(error)) from error
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,20 @@
+"""Settings of svc-featurestore."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from madang_runtime.settings import ServiceSettings
+
+
+class FeatureStoreSettings(ServiceSettings):
+    """Read from `MADANG_FEATURESTORE_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="MADANG_FEATURESTORE_")
+
+    store_url: str = Field(
+        "memory://",
+        description="redis://[user:password@]host:port/db, rediss:// for TLS, or memory://.",
+    )
+    store_timeout_seconds: float = Field(
+        0.25, gt=0, description="Longest wait for the store, connecting included."
+    )

@@ -1,0 +1,1 @@
+"""Where rows, counters, last actions and definitions are kept."""

@@ -1,0 +1,178 @@
+"""Valkey or Redis."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import hiredis
+import redis
+
+from madang_featurestore.stores.base import (
+    DEDUPLICATION_TTL_MS,
+    KEEP_RECENT,
+    RECENT_TTL_MS,
+    Event,
+    Read,
+)
+from madang_featurestore.windows import SLOTS
+from madang_runtime.errors import Code, MadangError, reason
+
+T = TypeVar("T")
+
+_SEQUENCE, _EPOCH, _VIEWS = "fs:sequence", "fs:epoch", "fs:views"
+
+# KEYS: deduplication key, last actions, one key a packed ring value.
+# ARGV: deduplication ms, event time, payload, actions kept, their ms, slots, then for each ring
+# key: its ms, number of increments, and each increment as offset, slot bytes, bucket, number of
+# counters, counters.
+_RECORD = """
+if not redis.call('SET', KEYS[1], 1, 'NX', 'PX', ARGV[1]) then return 0 end
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
+redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -ARGV[4] - 1)
+redis.call('PEXPIRE', KEYS[2], ARGV[5])
+local slots, a = tonumber(ARGV[6]), 7
+local function take() a = a + 1; return tonumber(ARGV[a - 1]) end
+for k = 3, #KEYS do
+  local keep, increments = take(), take()
+  for _ = 1, increments do
+    local offset, size, bucket, n = take(), take(), take(), take()
+    local at = offset + bucket % slots * size
+    local slot = redis.call('GETRANGE', KEYS[k], at, at + size - 1)
+    if #slot < size then slot = slot .. string.rep('\\0', size - #slot) end
+    local was = struct.unpack('<I4', slot)
+    if was < bucket then slot = struct.pack('<I4', bucket) .. string.rep('\\0', size - 4) end
+    for _ = 1, n do
+      local c = 4 + take() * 4
+      if was <= bucket then
+        local count = struct.unpack('<I4', slot, c + 1)
+        slot = slot:sub(1, c) .. struct.pack('<I4', count + 1) .. slot:sub(c + 5)
+      end
+    end
+    if was <= bucket then redis.call('SETRANGE', KEYS[k], at, slot) end
+  end
+  redis.call('PEXPIRE', KEYS[k], keep)
+end
+return 1
+"""
+
+# KEYS: definitions, epoch. ARGV: name, definition, expected ("" for none).
+_PUT_VIEW = """
+if (redis.call('HGET', KEYS[1], ARGV[1]) or '') ~= ARGV[3] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('INCR', KEYS[2])
+return 1
+"""
+
+
+class RedisStore:
+    """Implements `RowStore`.
+
+    Reads go through redis-py's pooled connections but are packed by hiredis and read as one reply,
+    since redis-py's own command path costs more than the server does.
+
+    Args:
+        url: redis:// or rediss://.
+        timeout: seconds to connect or wait for a reply.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._client = redis.Redis.from_url(
+            url, socket_timeout=timeout, socket_connect_timeout=timeout
+        )
+        self._pool: Any = self._client.connection_pool
+        self._record = self._client.register_script(_RECORD)
+        self._put_view = self._client.register_script(_PUT_VIEW)
+
+    def read(self, keys: Sequence[str], users: Sequence[str] = (), since_ms: int = 0) -> Read:
+        """See `RowStore.read`."""
+        commands: list[tuple[Any, ...]] = [("MGET", _SEQUENCE, _EPOCH, *keys)]
+        commands += [
+            ("ZRANGE", f"a:{user}", "+inf", since_ms, "BYSCORE", "REV", "LIMIT", 0, KEEP_RECENT)
+            for user in users
+        ]
+        packed = b"".join([hiredis.pack_command(c) for c in commands])
+        (sequence, epoch, *values), *recent = _guard(lambda: self._exchange(packed, len(commands)))
+        return Read(int(sequence or 0), int(epoch or 0), values, recent)
+
+    def _exchange(self, packed: bytes, replies: int) -> list[Any]:
+        """Send commands that may be repeated and read their replies; twice if the first
+        connection was stale, as all pooled ones are after the server restarted."""
+        for attempt in (1, 2):
+            connection = self._pool.get_connection()
+            try:
+                connection.send_packed_command([packed])
+                return [connection.read_response() for _ in range(replies)]
+            except redis.RedisError as error:
+                connection.disconnect()
+                stale = isinstance(error, redis.ConnectionError)
+                if attempt == 2 or not stale or isinstance(error, redis.TimeoutError):
+                    raise
+            except BaseException:
+                connection.disconnect()  # replies may be left in it
+                raise
+            finally:
+                self._pool.release(connection)
+        raise AssertionError("the loop returns or raises")
+
+    def write(self, rows: Mapping[str, bytes], keep_ms: int | None) -> int:
+        """See `RowStore.write`."""
+        pipe = self._client.pipeline(transaction=True)
+        if keep_ms is None:
+            pipe.mset(dict(rows))
+        else:
+            for key, value in rows.items():
+                pipe.set(key, value, px=max(keep_ms, 1))
+        pipe.incr(_SEQUENCE)
+        return int(_guard(pipe.execute)[-1])
+
+    def record(self, events: Sequence[Event]) -> tuple[list[bool], int]:
+        """See `RowStore.record`."""
+        pipe = self._client.pipeline(transaction=True)
+        for event in events:
+            keys = [f"e:{event.event_id}", f"a:{event.user_id}", *event.counters]
+            arguments: list[str | bytes | int] = [
+                DEDUPLICATION_TTL_MS,
+                event.time_ms,
+                event.payload,
+                KEEP_RECENT,
+                RECENT_TTL_MS,
+                SLOTS,
+            ]
+            for keep_ms, increments in event.counters.values():
+                arguments += [keep_ms, len(increments)]
+                for i in increments:
+                    counters = len(i.counters)
+                    arguments += [i.offset, i.slot_bytes, i.bucket, counters, *i.counters]
+            self._record(keys, arguments, client=pipe)
+        pipe.incr(_SEQUENCE)
+        *recorded, sequence = _guard(pipe.execute)
+        return [bool(r) for r in recorded], int(sequence)
+
+    def views(self) -> tuple[int, dict[str, bytes]]:
+        """See `RowStore.views`."""
+        pipe = self._client.pipeline(transaction=True)
+        pipe.get(_EPOCH)
+        pipe.hgetall(_VIEWS)
+        epoch, stored = _guard(pipe.execute)
+        return int(epoch or 0), {name.decode(): value for name, value in stored.items()}
+
+    def put_view(self, name: str, definition: bytes, expected: bytes | None) -> bool:
+        """See `RowStore.put_view`."""
+        return bool(
+            _guard(lambda: self._put_view([_VIEWS, _EPOCH], [name, definition, expected or b""]))
+        )
+
+    def close(self) -> None:
+        """Close the pool."""
+        self._client.close()
+
+
+def _guard(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except redis.RedisError as error:
+        raise MadangError(
+            Code.UNAVAILABLE,
+            reason.ERROR_REASON_STORE_UNAVAILABLE,
+            f"the store does not answer: {type(error).__name__}",
+            retry_after=0.2,
+        ) from error
