@@ -1,7 +1,6 @@
 """Calls to other services through the gateway: deadline, trace context and typed errors."""
 
 import contextlib
-from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -71,12 +70,12 @@ class Remote(Generic[Request, Response]):
 
     def __init__(
         self,
-        method: Callable[..., Response],
+        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
         name: str,
         cap: float,
         tracer: trace.Tracer,
     ) -> None:
-        self._method: Any = method
+        self._method = method
         self._name = name
         self._cap = cap
         self._tracer = tracer

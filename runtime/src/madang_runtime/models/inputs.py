@@ -115,22 +115,13 @@ class ViewInputs:
         )
 
 
-def check_fingerprint(manifest: Manifest, views: dict[str, feature_store_pb2.FeatureView]) -> None:
+def check_fingerprint(manifest: Manifest, views: list[feature_store_pb2.FeatureView]) -> None:
     """Refuse a model whose features the store defines in another way, or does not have.
 
     Raises:
         MadangError: FEATURE_FINGERPRINT_MISMATCH, naming the first feature that differs.
     """
-    served = {
-        (name, f.name): FeatureRef(
-            view=name,
-            name=f.name,
-            dtype=tensor_pb2.DType.Name(f.dtype).removeprefix("D_TYPE_"),
-            dim=f.dim or 1,
-        )
-        for name, view in views.items()
-        for f in view.features
-    }
+    served = {(r.view, r.name): r for view in views for r in feature_refs(view)}
     found = [served.get((f.view, f.name)) for f in manifest.features]
     if fingerprint([f for f in found if f]) == manifest.feature_fingerprint:
         return
@@ -146,3 +137,26 @@ def check_fingerprint(manifest: Manifest, views: dict[str, feature_store_pb2.Fea
         model=manifest.name,
         feature=f"{trained.view}.{trained.name}" if trained else "",
     )
+
+
+def columns_of(features: list[FeatureRef], view: str, dtype: str) -> dict[str, slice]:
+    """Where each feature of a view lies in the view's matrix of one dtype."""
+    columns, at = {}, 0
+    for f in features:
+        if f.view == view and f.dtype == dtype:
+            columns[f.name] = slice(at, at + f.dim)
+            at += f.dim
+    return columns
+
+
+def feature_refs(view: feature_store_pb2.FeatureView) -> list[FeatureRef]:
+    """References to all features of a view, in its order."""
+    return [
+        FeatureRef(
+            view=view.name,
+            name=f.name,
+            dtype=tensor_pb2.DType.Name(f.dtype).removeprefix("D_TYPE_"),
+            dim=f.dim or 1,
+        )
+        for f in view.features
+    ]

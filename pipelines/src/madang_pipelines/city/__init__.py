@@ -1,0 +1,1 @@
+"""A deterministic city with a market in it, whose truth is known."""

@@ -1,0 +1,1 @@
+"""Where canonical tables come from."""

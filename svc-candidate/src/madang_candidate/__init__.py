@@ -1,0 +1,1 @@
+"""svc-candidate: narrows thousands of shops and ads down to hundreds."""

@@ -1,0 +1,62 @@
+"""What the sources are asked, and what they answer."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madang_candidate.tower import TowerBundle
+from madang_runtime.models.inputs import InputRows
+
+Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A retrieval, ready for the sources.
+
+    Attributes:
+        bundle: the model version that serves this request throughout.
+        user: the user's feature row.
+        user_vector: shape [d].
+        recent: rows of the items last acted on, newest first.
+        allowed: rows that may be answered.
+        latitude, longitude: degrees.
+        hour: local hour of the day.
+        limit: the most candidates a source should give.
+    """
+
+    bundle: TowerBundle
+    user: InputRows
+    user_vector: Floats
+    recent: Rows
+    allowed: Rows
+    latitude: float
+    longitude: float
+    hour: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A source's list: rows, best first, and scores in the source's own unit."""
+
+    rows: Rows
+    scores: Floats
+
+
+class Source(Protocol):
+    """Proposes candidates.
+
+    Attributes:
+        name: what reasons and degradations call it.
+        weight: its weight in the fusion.
+    """
+
+    name: str
+    weight: float
+
+    def propose(self, query: Query) -> Ranked:
+        """The source's list, of allowed rows only."""

@@ -1,0 +1,36 @@
+"""Proto ↔ domain of svc-candidate."""
+
+from collections.abc import Callable
+
+import grpc
+
+from madang.candidate.v1 import candidate_pb2 as pb
+from madang.candidate.v1 import candidate_pb2_grpc
+from madang_candidate.service import CandidateFinder
+from madang_runtime.stages import Stages
+
+
+class CandidateServicer(candidate_pb2_grpc.CandidateServiceServicer):
+    """Implements CandidateService."""
+
+    def __init__(self, finder: CandidateFinder, stages: Callable[[], Stages]) -> None:
+        self._finder = finder
+        self._stages = stages
+
+    def Retrieve(
+        self, request: pb.RetrieveRequest, context: grpc.ServicerContext
+    ) -> pb.RetrieveResponse:
+        """See the proto."""
+        return self._finder.retrieve(request, self._stages())
+
+    def RetrieveSimilar(
+        self, request: pb.RetrieveSimilarRequest, context: grpc.ServicerContext
+    ) -> pb.RetrieveSimilarResponse:
+        """See the proto."""
+        return self._finder.similar(request, self._stages())
+
+    def GetIndexInfo(
+        self, request: pb.GetIndexInfoRequest, context: grpc.ServicerContext
+    ) -> pb.GetIndexInfoResponse:
+        """See the proto."""
+        return self._finder.info()

@@ -1,0 +1,65 @@
+"""What the registry holds of a two-tower model, loaded."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madang.common.v1 import serving_info_pb2
+from madang_candidate.ann import AnnIndex
+from madang_candidate.index import ItemIndex, unpack_columns
+from madang_candidate.popularity import Popularity
+from madang_runtime.models.context import Clock, context_rows
+from madang_runtime.models.inputs import InputRows, ViewInputs
+from madang_runtime.models.onnx_backend import OnnxBackend
+from madang_runtime.models.registry import ModelFiles
+
+Floats = NDArray[np.float32]
+
+
+class TowerBundle:
+    """User tower, items and popularity of one version: they belong together and swap together.
+
+    Files: `model.onnx`, `items.npz`, `ann.faiss`, `popular.npz`. Parameters: `user_view`,
+    `h3_resolution`, `utc_offset_hours`, `time_slots`.
+    """
+
+    def __init__(self, model: ModelFiles, *, threads: int, exact_below: int) -> None:
+        parameters = model.manifest.parameters
+        self.version = serving_info_pb2.ModelVersion(
+            name=model.manifest.name, version=model.manifest.version
+        )
+        self.manifest = model.manifest
+        self.clock = Clock(parameters["utc_offset_hours"])
+        self.user_inputs = ViewInputs(parameters["user_view"], model.manifest.features)
+        self.index = ItemIndex(
+            unpack_columns(model.files["items.npz"]),
+            parameters["h3_resolution"],
+            AnnIndex(model.files["ann.faiss"]),
+            exact_below,
+        )
+        self.popularity = Popularity(
+            unpack_columns(model.files["popular.npz"]), parameters["time_slots"]
+        )
+        self._backend = OnnxBackend(model.files["model.onnx"], threads)
+        self.user_vector(self.user_inputs.defaults(1), self.context(0, 0.0, 0.0))  # warm up
+
+    def context(self, time_ms: int, latitude: float, longitude: float) -> InputRows:
+        """The context row of a request."""
+        return context_rows(
+            np.array([time_ms]), np.array([latitude]), np.array([longitude]), self.clock
+        )
+
+    def user_vector(self, user: InputRows, context: InputRows) -> Floats:
+        """The user's vector in this context, shape [d]."""
+        outputs = self._backend.run(
+            {
+                "user_ints": user.ints,
+                "user_floats": user.floats,
+                "context_ints": context.ints,
+                "context_floats": context.floats,
+            }
+        )
+        vector: Floats = outputs["vector"][0]
+        return vector
+
+    def close(self) -> None:
+        """Nothing runs in the background."""

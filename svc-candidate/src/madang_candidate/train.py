@@ -1,0 +1,189 @@
+"""Trains the two towers and exports what svc-candidate loads.
+
+Loss: sampled softmax over in-batch and uniform negatives with the logQ correction (Yi et al.,
+"Sampling-bias-corrected neural modeling for large corpus item recommendations", RecSys 2019; the
+mixed negatives of Yang et al., "Mixed negative sampling for learning two-tower neural networks in
+recommendations", WWW 2020).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from madang_candidate.model import ItemTower, TowerConfig, UserTower
+from madang_runtime.models.inputs import InputRows
+from madang_runtime.models.manifest import FeatureRef
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TowerExamples:
+    """n positives.
+
+    Attributes:
+        users, items: feature rows that `user_row` and `item_row` point into.
+        context: n rows.
+        catalogue: rows of `items` that uniform negatives are drawn from, one an item.
+    """
+
+    users: InputRows
+    items: InputRows
+    user_row: Ints
+    item_row: Ints
+    context: InputRows
+    catalogue: Ints
+
+
+@dataclass(frozen=True)
+class TowerTraining:
+    """How to train."""
+
+    epochs: int = 8
+    batch: int = 1024
+    uniform_negatives: int = 512
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-5
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class Towers:
+    """A trained pair."""
+
+    user: UserTower
+    item: ItemTower
+
+
+def train(
+    examples: TowerExamples,
+    config: TowerConfig,
+    features: list[FeatureRef],
+    views: tuple[str, str],
+    how: TowerTraining = TowerTraining(),
+    progress: Callable[[float], None] = lambda _: None,
+) -> Towers:
+    """Train the towers; `views` names the user and the item view."""
+    torch.manual_seed(how.seed)
+    rng = np.random.default_rng(how.seed)
+    user_tower = UserTower(config, features, views[0])
+    item_tower = ItemTower(config, features, views[1], user_tower)
+    data = _tensors(examples)
+    user_tower.standardise.fit(user_tower.numbers_of(data.user_floats))
+    item_tower.standardise.fit(item_tower.numbers_of(data.item_floats))
+    parameters = {*user_tower.parameters(), *item_tower.parameters()}
+    optimiser = torch.optim.Adam(
+        parameters, lr=how.learning_rate, weight_decay=how.weight_decay, foreach=True
+    )
+    n = len(examples.user_row)
+    total = how.epochs * max(1, n // how.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, how.learning_rate, total_steps=total + 1
+    )
+    share = np.bincount(data.item_code[examples.item_row], minlength=config.items) / n
+    for step, batch in enumerate(_batches(rng, n, how), 1):
+        negatives = rng.choice(examples.catalogue, how.uniform_negatives)
+        loss = _loss(data, batch, negatives, user_tower, item_tower, share, config, examples)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        progress(min(1.0, step / total))
+    return Towers(user_tower.eval(), item_tower.eval())
+
+
+@dataclass(frozen=True)
+class _Data:
+    user_ints: Tensor
+    user_floats: Tensor
+    item_ints: Tensor
+    item_floats: Tensor
+    context_ints: Tensor
+    context_floats: Tensor
+    item_code: Ints
+
+
+def _tensors(examples: TowerExamples) -> _Data:
+    return _Data(
+        torch.from_numpy(examples.users.ints),
+        torch.from_numpy(examples.users.floats),
+        torch.from_numpy(examples.items.ints),
+        torch.from_numpy(examples.items.floats),
+        torch.from_numpy(examples.context.ints),
+        torch.from_numpy(examples.context.floats),
+        examples.items.ints[:, 0],
+    )
+
+
+def _batches(rng: np.random.Generator, n: int, how: TowerTraining) -> Iterator[Ints]:
+    for _ in range(how.epochs):
+        order = rng.permutation(n)
+        for at in range(0, max(n - how.batch + 1, 1), how.batch):
+            yield order[at : at + how.batch]
+
+
+def _loss(
+    data: _Data,
+    batch: Ints,
+    negatives: Ints,
+    user_tower: UserTower,
+    item_tower: ItemTower,
+    share: NDArray[np.float64],
+    config: TowerConfig,
+    examples: TowerExamples,
+) -> Tensor:
+    user_rows = examples.user_row[batch]
+    users = user_tower(
+        data.user_ints[user_rows],
+        data.user_floats[user_rows],
+        data.context_ints[batch],
+        data.context_floats[batch],
+    )
+    item_rows = np.concatenate([examples.item_row[batch], negatives])
+    codes = data.item_code[item_rows]
+    vectors = item_tower(data.item_ints[item_rows], data.item_floats[item_rows])
+    # An item is drawn into a batch as a positive or uniformly: Q is the mixture of both.
+    b, u = len(batch), len(negatives)
+    q = (b * share[codes] + u / len(examples.catalogue)) / (b + u)
+    logits = users @ vectors.T / config.temperature - torch.from_numpy(np.log(q)).float()
+    same = torch.from_numpy(codes[None, :] == codes[:b, None])
+    same[torch.arange(b), torch.arange(b)] = False
+    logits = logits.masked_fill(same, -1e9)
+    return torch.nn.functional.cross_entropy(logits, torch.arange(b))
+
+
+def item_vectors(towers: Towers, items: InputRows) -> Floats:
+    """The items' vectors, float32, shape [n, dimension], of length 1."""
+    with torch.no_grad():
+        vectors = towers.item(torch.from_numpy(items.ints), torch.from_numpy(items.floats))
+    array: Floats = vectors.numpy()
+    return array
+
+
+def export_user_tower(towers: Towers, examples: TowerExamples) -> bytes:
+    """The user tower as ONNX; inputs are named as the arguments of its `forward`."""
+    few = slice(0, 2)
+    arguments = (
+        torch.from_numpy(examples.users.ints[few]),
+        torch.from_numpy(examples.users.floats[few]),
+        torch.from_numpy(examples.context.ints[few]),
+        torch.from_numpy(examples.context.floats[few]),
+    )
+    n = torch.export.Dim("n")
+    program = torch.onnx.export(
+        towers.user,
+        arguments,
+        input_names=["user_ints", "user_floats", "context_ints", "context_floats"],
+        output_names=["vector"],
+        dynamic_shapes=tuple({0: n} for _ in arguments),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    content: bytes = program.model_proto.SerializeToString()
+    return content

@@ -1,0 +1,53 @@
+"""Builds the service's objects."""
+
+from madang.candidate.v1 import candidate_pb2_grpc
+from madang.feature.v1 import feature_store_pb2_grpc
+from madang_candidate.query import Source
+from madang_candidate.retrieval import Retrieval
+from madang_candidate.service import CandidateFinder
+from madang_candidate.servicer import CandidateServicer
+from madang_candidate.settings import CandidateSettings
+from madang_candidate.sources.again import AgainSource
+from madang_candidate.sources.popular import PopularSource
+from madang_candidate.sources.reactive import ReactiveSource
+from madang_candidate.sources.two_tower import TwoTowerSource
+from madang_candidate.tower import TowerBundle
+from madang_runtime.clients import Remote, open_channel
+from madang_runtime.models.hot import HotModel
+from madang_runtime.models.registry import ModelRegistry
+from madang_runtime.server import ServiceHost
+from madang_runtime.stages import Stages
+
+
+def wire(host: ServiceHost, settings: CandidateSettings) -> None:
+    """Register CandidateService on the host."""
+    channel = open_channel(settings.gateway, settings.max_message_bytes)
+    host.closing.callback(channel.close)
+    store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+    lookup = Remote(
+        store.LookupFeatures,
+        "featurestore.LookupFeatures",
+        settings.feature_timeout_seconds,
+        host.tracer,
+    )
+    sources: list[Source] = [
+        TwoTowerSource(settings.weight_two_tower),
+        ReactiveSource(settings.weight_reactive, settings.rrf_k),
+        AgainSource(settings.weight_again),
+        PopularSource(settings.weight_popular),
+    ]
+    retrieval = Retrieval(sources, settings.rrf_k, settings.source_timeout_seconds)
+    host.closing.callback(retrieval.close)
+    model = HotModel(
+        host,
+        ModelRegistry(settings.model_registry),
+        settings.model,
+        settings.model_alias,
+        lambda files: TowerBundle(
+            files, threads=settings.onnx_threads, exact_below=settings.exact_below
+        ),
+    )
+    finder = CandidateFinder(model.current, lookup, retrieval)
+    servicer = CandidateServicer(finder, lambda: Stages(host.tracer, host.metrics))
+    host.register(candidate_pb2_grpc.add_CandidateServiceServicer_to_server, servicer)
+    model.start()
