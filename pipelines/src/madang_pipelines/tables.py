@@ -101,7 +101,7 @@ class Tables:
         clock: how local time follows from place.
         quality: what was set aside while reading.
         periods: number of periods; the last is held out.
-        real_impressions: whether users saw the impressions, or they were made up for training.
+        real_impressions: whether users saw the impressions, or they hold only what users chose.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """Calls to other services through the gateway: deadline, trace context and typed errors."""
 
 import contextlib
+import time
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -36,9 +37,16 @@ def open_channel(target: str, max_message_bytes: int = 16 * 2**20) -> grpc.Chann
 
 
 class Pending(Generic[Response]):
-    """A call under way."""
+    """A call under way.
 
-    def __init__(self, future: Any, span: trace.Span) -> None:
+    Attributes:
+        name: of the call and its client span.
+        started: when, on the clock of `time.perf_counter`.
+    """
+
+    def __init__(self, name: str, future: Any, span: trace.Span) -> None:
+        self.name = name
+        self.started = time.perf_counter()
         self._future = future
         self._span = span
 
@@ -63,7 +71,7 @@ class Remote(Generic[Request, Response]):
 
     Args:
         method: the stub's method.
-        name: the client span's name, such as "candidate.Retrieve".
+        name: of the client span and the stage, such as "retrieve".
         cap: the longest that a call may take, in seconds.
         tracer: makes the client spans.
     """
@@ -89,7 +97,8 @@ class Remote(Generic[Request, Response]):
         timeout = outgoing_timeout(self._cap)
         span = self._tracer.start_span(self._name, kind=trace.SpanKind.CLIENT)
         metadata = (("traceparent", traceparent(span.get_span_context())),)
-        return Pending(self._method.future(request, timeout=timeout, metadata=metadata), span)
+        future = self._method.future(request, timeout=timeout, metadata=metadata)
+        return Pending(self._name, future, span)
 
     def __call__(self, request: Request) -> Response:
         """Call and wait. Raises: MadangError, as `Pending.result`."""

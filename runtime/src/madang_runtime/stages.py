@@ -3,14 +3,18 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from google.protobuf import duration_pb2
 from opentelemetry import trace
 
 from madang.common.v1 import serving_info_pb2
+from madang_runtime.clients import Pending
 from madang_runtime.errors import MadangError
 from madang_runtime.metrics import Metrics
 from madang_runtime.telemetry import current_trace_id
+
+Response = TypeVar("Response")
 
 
 class Stages:
@@ -22,9 +26,15 @@ class Stages:
         self._timings: list[tuple[str, float]] = []
         self._degraded: list[serving_info_pb2.Degradation] = []
 
+    def wait(self, pending: Pending[Response]) -> Response:
+        """Wait for a call and time it from its start. Raises: MadangError."""
+        response = pending.result()
+        self._timings.append((pending.name, time.perf_counter() - pending.started))
+        return response
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a step; it becomes a span when it is done in this thread."""
+        """Time a step of this thread, and make it a span."""
         started = time.perf_counter()
         with self._tracer.start_as_current_span(name):
             yield

@@ -19,9 +19,10 @@ class ItemIndex:
     """n items as columns.
 
     Args:
-        columns: `ids` (S), `codes` (i8, the `item_code` feature), `kinds` (u1), `vectors` (f4 [n, d], length 1), `open_hours` (u4, bit h
-            for local hour h), and the deliverable cells as `cells` (u8, sorted), `cell_starts`
-            (i8, one more than cells) and `cell_items` (i8). No cells: everything goes everywhere.
+        columns: `ids` (S), `codes` (i8, the `item_code` feature), `kinds` (u1), `vectors`
+            (f4 [n, d], length 1), `open_hours` (u4, bit h for local hour h), and the deliverable
+            cells as `cells` (u8, sorted), `cell_starts` (i8, one more than cells) and
+            `cell_items` (i8). No cells: everything goes everywhere.
         resolution: the H3 resolution of the cells.
         ann: the approximate index over all vectors.
         exact_below: up to so many allowed items are searched exactly.

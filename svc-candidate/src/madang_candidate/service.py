@@ -12,7 +12,7 @@ from madang.feature.v1 import feature_store_pb2
 from madang_candidate.query import Floats, Query, Rows
 from madang_candidate.retrieval import Candidates, Retrieval
 from madang_candidate.tower import TowerBundle
-from madang_runtime.clients import DEGRADABLE
+from madang_runtime.clients import DEGRADABLE, Pending
 from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.stages import Stages
@@ -24,10 +24,10 @@ _RECENT_ACTIONS = 3
 class Features(Protocol):
     """Reads features."""
 
-    def __call__(
+    def start(
         self, request: feature_store_pb2.LookupFeaturesRequest
-    ) -> feature_store_pb2.LookupFeaturesResponse:
-        """Look up. Raises: MadangError."""
+    ) -> Pending[feature_store_pb2.LookupFeaturesResponse]:
+        """Begin a look-up. Raises: MadangError."""
 
 
 class CandidateFinder:
@@ -90,8 +90,7 @@ class CandidateFinder:
             freshness_token=request.freshness_token,
         )
         try:
-            with stages.stage("user_features"):
-                answer = self._features(lookup)
+            answer = stages.wait(self._features.start(lookup))
         except MadangError as error:
             if error.code not in DEGRADABLE:
                 raise

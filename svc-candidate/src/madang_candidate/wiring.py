@@ -14,7 +14,8 @@ from madang_candidate.sources.two_tower import TwoTowerSource
 from madang_candidate.tower import TowerBundle
 from madang_runtime.clients import Remote, open_channel
 from madang_runtime.models.hot import HotModel
-from madang_runtime.models.registry import ModelRegistry
+from madang_runtime.models.registry import ModelFiles, ModelRegistry
+from madang_runtime.models.store_check import check_store
 from madang_runtime.server import ServiceHost
 from madang_runtime.stages import Stages
 
@@ -26,10 +27,18 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
     store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
     lookup = Remote(
         store.LookupFeatures,
-        "featurestore.LookupFeatures",
+        "user_features",
         settings.feature_timeout_seconds,
         host.tracer,
     )
+    get_view = Remote(
+        store.GetFeatureView, "feature_view", settings.feature_timeout_seconds, host.tracer
+    )
+
+    def load(files: ModelFiles) -> TowerBundle:
+        check_store(files.manifest, get_view)
+        return TowerBundle(files, threads=settings.onnx_threads, exact_below=settings.exact_below)
+
     sources: list[Source] = [
         TwoTowerSource(settings.weight_two_tower),
         ReactiveSource(settings.weight_reactive, settings.rrf_k),
@@ -43,9 +52,7 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         ModelRegistry(settings.model_registry),
         settings.model,
         settings.model_alias,
-        lambda files: TowerBundle(
-            files, threads=settings.onnx_threads, exact_below=settings.exact_below
-        ),
+        load,
     )
     finder = CandidateFinder(model.current, lookup, retrieval)
     servicer = CandidateServicer(finder, lambda: Stages(host.tracer, host.metrics))

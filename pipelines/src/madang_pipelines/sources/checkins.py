@@ -2,15 +2,13 @@
 
 `train.txt` and `test.txt` hold items, `time_train.txt` and `time_test.txt` the unix seconds beside
 them, `location.txt` lines of `item latitude longitude`, `cat.txt` lines of `item category`.
-A check-in counts as an order. What was shown is not in such data, so that impressions are made by
-setting beside each check-in places that the user could have gone to instead.
+A check-in counts as an order. What was shown is not in such data: its impressions are the check-ins
+alone, and `negatives` sets beside them what could have been shown.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import h3
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -24,8 +22,6 @@ FILES = ("train.txt", "time_train.txt", "test.txt", "time_test.txt", "location.t
 # Share of a user's history at which a period begins; the test file is the last period.
 _PERIOD_STARTS = np.array([0.0, 0.6, 0.75, 0.88])
 _TEST_PERIOD = len(_PERIOD_STARTS)
-_AREA_RESOLUTION = 5
-_BEFORE, _NEAR, _POPULAR = 4, 6, 4
 _MAX_SESSIONS = 90_000
 
 
@@ -47,13 +43,13 @@ def load_checkins(
     codes = {item: code for code, item in enumerate(items["item_id"].to_list())}
     train, train_quality = _visits(folder, "train.txt", "time_train.txt", codes)
     test, test_quality = _visits(folder, "test.txt", "time_test.txt", codes)
-    progress(0.3)
+    progress(0.5)
     train = train.with_columns(period=_periods(train))
     test = test.with_columns(period=pl.lit(_TEST_PERIOD, pl.Int64())).filter(
         pl.col("user_id").is_in(train["user_id"].unique().to_list())
     )
     places = items.select("latitude", "longitude").to_numpy()
-    sessions, impressions = _sessions(train, places, seed, progress)
+    sessions, impressions = _sessions(train, places, seed)
     held_out = _held_out(train, test, places, len(sessions))
     item_ids = items["item_id"]
     home = places[train.group_by("user_id", maintain_order=True).first()["item"].to_numpy()]
@@ -187,35 +183,8 @@ def _periods(train: pl.DataFrame) -> pl.Series:
     return pl.Series(np.searchsorted(_PERIOD_STARTS, share.to_numpy(), side="right") - 1)
 
 
-@dataclass(frozen=True)
-class _Alternatives:
-    """Where a user could have gone instead, by area and in all."""
-
-    areas: dict[str, Ints]
-    area_of_item: list[str]
-    popular: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, visited: Ints, places: NDArray[np.float64]) -> "_Alternatives":
-        cells = [h3.latlng_to_cell(lat, lng, _AREA_RESOLUTION) for lat, lng in places.tolist()]
-        members: dict[str, list[int]] = {}
-        for item, cell in enumerate(cells):
-            for near in h3.grid_disk(cell, 1):
-                members.setdefault(near, []).append(item)
-        weight = np.bincount(visited, minlength=len(places)) ** 0.75
-        return cls({c: np.array(m) for c, m in members.items()}, cells, np.cumsum(weight))
-
-    def draw(self, rng: np.random.Generator, came_from: int, before: Ints) -> Ints:
-        near = self.areas[self.area_of_item[came_from]]
-        popular = np.searchsorted(self.popular, rng.random(_POPULAR) * self.popular[-1])
-        return np.concatenate([rng.choice(before, _BEFORE), rng.choice(near, _NEAR), popular])
-
-
 def _sessions(
-    train: pl.DataFrame,
-    places: NDArray[np.float64],
-    seed: int,
-    progress: Callable[[float], None],
+    train: pl.DataFrame, places: NDArray[np.float64], seed: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """A session for each check-in that features exist for, at the place of the one before."""
     rng = np.random.default_rng(seed)
@@ -226,16 +195,6 @@ def _sessions(
     begins = np.repeat(first, np.diff([*first, len(user)]))
     usable = np.flatnonzero((period > 0) & (np.arange(len(user)) > begins))
     chosen = np.sort(rng.permutation(usable)[:_MAX_SESSIONS])
-    alternatives = _Alternatives.of(item, places)
-    shown = np.zeros((len(chosen), 1 + _BEFORE + _NEAR + _POPULAR), np.int64)
-    for s, v in enumerate(chosen):
-        shown[s, 0] = item[v]
-        shown[s, 1:] = alternatives.draw(rng, item[v - 1], item[begins[v] : v])
-        if s % 5000 == 0:
-            progress(0.3 + 0.6 * s / len(chosen))
-    kept = np.ones_like(shown, bool)
-    kept[:, 1:] = shown[:, 1:] != shown[:, :1]
-    session, position = np.nonzero(kept)
     came_from = places[item[chosen - 1]]
     sessions = pl.DataFrame(
         {
@@ -249,11 +208,11 @@ def _sessions(
     )
     impressions = pl.DataFrame(
         {
-            "session_id": session,
-            "item": shown[kept],
-            "position": position,
-            "clicked": position == 0,
-            "ordered": position == 0,
+            "session_id": np.arange(len(chosen)),
+            "item": item[chosen],
+            "position": np.zeros(len(chosen), np.int64),
+            "clicked": np.ones(len(chosen), bool),
+            "ordered": np.ones(len(chosen), bool),
         }
     )
     return sessions, impressions

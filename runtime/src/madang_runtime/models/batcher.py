@@ -66,7 +66,7 @@ class DynamicBatcher(Generic[Item, Result]):
                 deadline passes; or whatever `run` raised.
         """
         scope = SCOPE.get()
-        waiting = _Waiting[Item, Result](item, rows, scope, Future())
+        waiting: _Waiting[Item, Result] = _Waiting(item, rows, scope, Future())
         try:
             self._queue.put_nowait(waiting)
         except queue.Full:

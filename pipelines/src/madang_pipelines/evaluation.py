@@ -1,0 +1,244 @@
+"""How good the lists are on held-out sessions, beside simple baselines.
+
+Our lists come from the code that serves: the same sources, fusion, filters and ONNX models.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from madang_candidate.query import Query, Source
+from madang_candidate.retrieval import Retrieval
+from madang_candidate.sources.again import AgainSource
+from madang_candidate.sources.popular import PopularSource
+from madang_candidate.sources.reactive import ReactiveSource
+from madang_candidate.sources.two_tower import TwoTowerSource
+from madang_candidate.tower import TowerBundle
+from madang_pipelines.city.truth import Truth
+from madang_pipelines.examples import session_context, sessions_of
+from madang_pipelines.features import FeatureBuilder, look_up
+from madang_pipelines.tables import Tables
+from madang_pipelines.training import RANKER, TOWER
+from madang_ranker.scoring import DcnScorer, ScoreRequest
+from madang_ranker.surfaces import Surface, load_surfaces
+from madang_runtime.metrics import Metrics
+from madang_runtime.models.inputs import InputRows
+from madang_runtime.models.registry import ModelRegistry
+
+Rows = NDArray[np.int64]
+Progress = Callable[[float], None]
+K = 10
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of a quality table: means over sessions and half the width of their 95 % interval."""
+
+    name: str
+    metrics: dict[str, tuple[float, float]]
+
+
+class Lists:
+    """Makes lists for held-out sessions by the serving code.
+
+    Args:
+        tables: the data.
+        registry: whose champions are judged.
+        sessions: how many held-out sessions, drawn by a fixed seed.
+    """
+
+    def __init__(self, tables: Tables, registry: ModelRegistry, sessions: int) -> None:
+        held_out = sessions_of(tables, range(tables.test_period, tables.periods))
+        drawn = np.random.default_rng(7).permutation(len(held_out))[:sessions]
+        self.sessions = held_out[np.sort(drawn)]
+        builder = FeatureBuilder(tables)
+        self._users = builder.users(tables.test_period)
+        self._items = builder.items(tables.test_period)
+        self.user_rows = look_up(builder.user_rows, self.sessions["user_id"])
+        self.item_rows = builder.item_rows
+        self.context = session_context(self.sessions, tables)
+        self.bundle = TowerBundle(_champion(registry, TOWER), threads=1, exact_below=20_000)
+        self._scorer = DcnScorer(_champion(registry, RANKER), Metrics())
+        self._surface = load_surfaces(None)["home"]
+        sources: list[Source] = [
+            TwoTowerSource(1.0),
+            ReactiveSource(1.0, 60.0),
+            AgainSource(1.0),
+            PopularSource(0.5),
+        ]
+        self._retrieval = Retrieval(sources, 60.0, 10.0, threads=1)
+
+    @property
+    def surface(self) -> Surface:
+        """The surface whose utility orders the lists."""
+        return self._surface
+
+    def allowed(self, s: int) -> Rows:
+        """What may be shown in session s."""
+        lat, lng = self._place(s)
+        index = self.bundle.index
+        return index.allowed(index.deliverable(lat, lng), int(self.context.ints[s, 0]))
+
+    def _place(self, s: int) -> tuple[float, float]:
+        return self.sessions["latitude"][s], self.sessions["longitude"][s]
+
+    def ours(self, s: int, allowed: Rows) -> Rows:
+        """Rows of all candidates of session s, as Recommend orders them."""
+        lat, lng = self._place(s)
+        user = _row(self._users, self.user_rows[s])
+        context = _row(self.context, s)
+        query = Query(
+            bundle=self.bundle,
+            user=user,
+            user_vector=self.bundle.user_vector(user, context),
+            recent=np.empty(0, np.int64),
+            allowed=allowed,
+            latitude=lat,
+            longitude=lng,
+            hour=int(context.ints[0, 0]),
+            limit=self._surface.candidates,
+        )
+        rows = self._retrieval.retrieve(query).rows
+        items = InputRows(self._items.ints[rows], self._items.floats[rows])
+        scores = self._scorer.score(ScoreRequest(user, context, items))
+        utility = self._surface.utility(scores.click, scores.order)
+        return rows[np.argsort(-utility, kind="stable")]
+
+    def close(self) -> None:
+        """End threads."""
+        self._retrieval.close()
+        self._scorer.close()
+
+
+def _champion(registry: ModelRegistry, name: str):  # type: ignore[no-untyped-def]
+    return registry.load(name, registry.resolve(name))
+
+
+def _row(rows: InputRows, i: int) -> InputRows:
+    return InputRows(rows.ints[i : i + 1], rows.floats[i : i + 1])
+
+
+def _order_counts(tables: Tables, lists: Lists) -> Rows:
+    past = tables.frames["actions"].filter(
+        (pl.col("type") == "order") & (pl.col("period") < tables.test_period)
+    )
+    rows = look_up(lists.item_rows, past["item_id"])
+    return np.bincount(rows, minlength=len(tables.frames["items"]))
+
+
+def evaluate_city(
+    tables: Tables,
+    truth: Truth,
+    registry: ModelRegistry,
+    sessions: int = 1500,
+    progress: Progress = lambda _: None,
+) -> list[Result]:
+    """Expected clicks and orders of a feed of 10, by the simulator's truth.
+
+    Popularity shows the most ordered shops that deliver and are open; the oracle orders all of
+    them by the true utility, which no model can beat.
+    """
+    lists = Lists(tables, registry, sessions)
+    counts = _order_counts(tables, lists)
+    seen = 1 / np.log2(2 + np.arange(K))
+    gains: dict[str, list[tuple[float, float]]] = {"popularity": [], "ours": [], "oracle": []}
+    for s in range(len(lists.sessions)):
+        allowed = lists.allowed(s)
+        if len(allowed) < K:
+            continue
+        click, order = truth.probabilities(
+            lists.user_rows[s : s + 1],
+            allowed,
+            lists.context.ints[s, 0],
+            lists.context.floats[s].astype(np.float64),
+        )
+        true_utility = lists.surface.click_weight * click + lists.surface.order_weight * order
+        at = {
+            "popularity": np.argsort(-counts[allowed], kind="stable")[:K],
+            "ours": np.searchsorted(allowed, lists.ours(s, allowed)[:K]),
+            "oracle": np.argsort(-true_utility, kind="stable")[:K],
+        }
+        for name, shown in at.items():
+            gains[name].append((float(click[shown] @ seen), float(order[shown] @ seen)))
+        progress((s + 1) / len(lists.sessions))
+    lists.close()
+    best = float(np.mean([order for _, order in gains["oracle"]]))
+    return [
+        Result(
+            name,
+            {
+                "clicks a feed": _mean([c for c, _ in g]),
+                "orders a feed": _mean([o for _, o in g]),
+                "of the oracle": _mean([o / best for _, o in g]),
+            },
+        )
+        for name, g in gains.items()
+    ]
+
+
+def evaluate_checkins(
+    tables: Tables,
+    registry: ModelRegistry,
+    sessions: int = 1500,
+    progress: Progress = lambda _: None,
+) -> list[Result]:
+    """Recall, NDCG and hit rate at 10 of where held-out users went next (distinct places).
+
+    Popularity shows the most visited places; repeat-visit the user's own most visited ones, then
+    popular ones.
+    """
+    lists = Lists(tables, registry, sessions)
+    counts = _order_counts(tables, lists)
+    popular = np.argsort(-counts, kind="stable")[: 4 * K]
+    visits = tables.frames["actions"].with_columns(
+        item=pl.Series(look_up(lists.item_rows, tables.frames["actions"]["item_id"]))
+    )
+    past = visits.filter(pl.col("period") < tables.test_period)
+    own = _by_user(
+        past.group_by("user_id", "item").len().sort("len", "item", descending=[True, False])
+    )
+    wanted = _by_user(
+        visits.filter(pl.col("period") == tables.test_period).select("user_id", "item").unique()
+    )
+    gains: dict[str, list[tuple[float, float, float]]] = {
+        "popularity": [],
+        "repeat-visit": [],
+        "ours": [],
+    }
+    for s, user in enumerate(lists.sessions["user_id"].to_list()):
+        mine = own[user][:K]
+        shown = {
+            "popularity": popular[:K],
+            "repeat-visit": np.concatenate([mine, popular[~np.isin(popular, mine)]])[:K],
+            "ours": lists.ours(s, lists.allowed(s))[:K],
+        }
+        for name, rows in shown.items():
+            gains[name].append(_ranking_metrics(rows, wanted[user]))
+        progress((s + 1) / len(lists.sessions))
+    lists.close()
+    names = (f"Recall@{K}", f"NDCG@{K}", f"hit rate@{K}")
+    return [
+        Result(name, {m: _mean([v[i] for v in g]) for i, m in enumerate(names)})
+        for name, g in gains.items()
+    ]
+
+
+def _by_user(frame: pl.DataFrame) -> dict[str, Rows]:
+    grouped = frame.group_by("user_id", maintain_order=True).agg("item")
+    return {user: np.array(items) for user, items in grouped.select("user_id", "item").iter_rows()}
+
+
+def _ranking_metrics(shown: Rows, wanted: Rows) -> tuple[float, float, float]:
+    hits = np.isin(shown, wanted)
+    discount = 1 / np.log2(2 + np.arange(K))
+    ideal = discount[: min(len(wanted), K)].sum()
+    ndcg = float((hits * discount[: len(hits)]).sum() / ideal)
+    return float(hits.sum() / len(wanted)), ndcg, float(hits.any())
+
+
+def _mean(values: list[float]) -> tuple[float, float]:
+    array = np.array(values)
+    return float(array.mean()), float(1.96 * array.std() / np.sqrt(max(len(array), 1)))

@@ -1,0 +1,245 @@
+"""Trains both models on a data set and registers them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import h3
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from madang_candidate.ann import build_ann
+from madang_candidate.index import delivery_cells, pack_columns
+from madang_candidate.model import TowerConfig
+from madang_candidate.popularity import AREA_RESOLUTION, count_popularity, learn_time_slots
+from madang_candidate.train import TowerTraining, export_user_tower, item_vectors
+from madang_candidate.train import train as train_towers
+from madang_pipelines.examples import Snapshots, dcn_examples, tower_examples
+from madang_pipelines.features import (
+    ITEM_VIEW,
+    USER_VIEW,
+    FeatureBuilder,
+    look_up,
+    model_features,
+)
+from madang_pipelines.negatives import add_negatives
+from madang_pipelines.tables import Tables
+from madang_ranker.fallback import pack_fallback
+from madang_ranker.model import DcnConfig
+from madang_ranker.train import DcnTraining, export
+from madang_ranker.train import train as train_dcn
+from madang_runtime.models.inputs import InputRows
+from madang_runtime.models.registry import CHAMPION, ModelRegistry
+
+TOWER, RANKER = "two-tower", "ranker"
+_DELIVERY_RESOLUTION = 8
+_FALLBACK_ITEMS = 60
+_VIEWS = (USER_VIEW, ITEM_VIEW)
+
+Progress = Callable[[str, float], None]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long to train, and how big."""
+
+    towers: TowerTraining = field(default_factory=TowerTraining)
+    dcn: DcnTraining = field(default_factory=DcnTraining)
+    tower_dimension: int = 64
+    cross_layers: int = 3
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training run made.
+
+    Attributes:
+        versions: the registered version of each model.
+        users, items: the rows that the feature store should serve, one a user or item.
+        user_ids, item_ids: whose rows they are.
+    """
+
+    versions: dict[str, str]
+    users: InputRows
+    items: InputRows
+    user_ids: list[str]
+    item_ids: list[str]
+
+
+def train_all(
+    tables: Tables,
+    registry: ModelRegistry,
+    recipe: Recipe = Recipe(),
+    progress: Progress = lambda step, share: None,
+) -> Trained:
+    """Train on all periods but the last, and make the new versions champions.
+
+    `progress` is called with a step's name and the share done.
+    """
+    progress("features", 0.0)
+    builder = FeatureBuilder(tables)
+    snapshots = Snapshots.of(builder, tables.periods)
+    impressions = dcn_examples(tables, builder, snapshots, range(1, tables.test_period))
+    features = model_features()
+    sizes: dict[str, Any] = {
+        "users": len(tables.frames["users"]) + 1,
+        "items": len(tables.frames["items"]) + 1,
+        "categories": _codes(tables, items="category"),
+        "districts": _codes(tables, items="district", users="home_district"),
+    }
+    progress("features", 1.0)
+
+    positives = tower_examples(impressions, snapshots, tables.test_period - 1)
+    tower_config = TowerConfig(**sizes, dimension=recipe.tower_dimension)
+    towers = train_towers(
+        positives,
+        tower_config,
+        features,
+        _VIEWS,
+        recipe.towers,
+        lambda share: progress("two towers", share),
+    )
+    if not tables.real_impressions:
+        impressions = add_negatives(
+            impressions, positives, towers, features, progress=lambda s: progress("negatives", s)
+        )
+    dcn_config = DcnConfig(**sizes, cross_layers=recipe.cross_layers)
+    dcn = train_dcn(
+        impressions,
+        dcn_config,
+        features,
+        _VIEWS,
+        recipe.dcn,
+        lambda share: progress("ranker", share),
+    )
+
+    progress("registering", 0.0)
+    users, items = builder.users(tables.test_period), builder.items(tables.test_period)
+    vectors = item_vectors(towers, items)
+    popular, slots = _popularity(tables, builder)
+    columns = _item_columns(tables, items, vectors)
+    shared = {"utc_offset_hours": tables.clock.utc_offset_hours, "data": tables.name}
+    tower_version = registry.register(
+        TOWER,
+        {
+            "model.onnx": export_user_tower(towers, positives),
+            "items.npz": pack_columns(columns),
+            "ann.faiss": build_ann(vectors),
+            "popular.npz": pack_columns(popular),
+        },
+        features=[f for f in features if f.view == USER_VIEW],
+        parameters=shared
+        | {
+            "user_view": USER_VIEW,
+            "h3_resolution": _DELIVERY_RESOLUTION,
+            "time_slots": slots,
+            "config": tower_config.as_dict(),
+        },
+    )
+    progress("registering", 0.5)
+    ranker_version = registry.register(
+        RANKER,
+        {
+            "model.onnx": export(dcn, impressions),
+            "fallback.npz": _fallback(tables, builder, columns),
+        },
+        features=features,
+        parameters=shared
+        | {"user_view": USER_VIEW, "item_view": ITEM_VIEW, "config": dcn_config.as_dict()},
+    )
+    versions = {TOWER: tower_version, RANKER: ranker_version}
+    for name, version in versions.items():
+        registry.set_alias(name, CHAMPION, version)
+    progress("registering", 1.0)
+    frames = tables.frames
+    return Trained(
+        versions,
+        users,
+        items,
+        frames["users"]["user_id"].to_list(),
+        frames["items"]["item_id"].to_list(),
+    )
+
+
+def _codes(tables: Tables, **columns: str) -> int:
+    """The vocabulary size of a code, 0 included, from its columns by table."""
+    highest = [tables.frames[table][column].to_numpy().max() for table, column in columns.items()]
+    return int(max(highest)) + 1
+
+
+def _past_orders(tables: Tables) -> pl.DataFrame:
+    past = tables.frames["actions"].filter(
+        (pl.col("type") == "order") & (pl.col("period") < tables.test_period)
+    )
+    return past.join(tables.frames["items"].select("item_id", "latitude", "longitude"), "item_id")
+
+
+def _popularity(tables: Tables, builder: FeatureBuilder) -> tuple[dict[str, Array], list[int]]:
+    orders = _past_orders(tables)
+    rows = look_up(builder.item_rows, orders["item_id"])
+    places = orders.select("latitude", "longitude").to_numpy()
+    hours = tables.clock.local_hours(orders["time"].to_numpy(), places[:, 1]) % 24
+    slots = learn_time_slots(rows, hours, len(tables.frames["items"]))
+    weight = np.ones(len(rows), np.float32)
+    return count_popularity(rows, places, hours, weight, slots), slots
+
+
+def _item_columns(
+    tables: Tables,
+    items: InputRows,
+    vectors: Array,
+) -> dict[str, Array]:
+    frame = tables.frames["items"]
+    places = frame.select("latitude", "longitude").to_numpy()
+    return {
+        "ids": np.array([i.encode() for i in frame["item_id"].to_list()]),
+        "codes": items.ints[:, 0],
+        "kinds": frame["kind"].to_numpy().astype(np.uint8),
+        "vectors": vectors,
+        "open_hours": frame["open_hours"].to_numpy().astype(np.uint32),
+        **delivery_cells(places, frame["radius_km"].to_numpy(), _DELIVERY_RESOLUTION),
+    }
+
+
+def _fallback(
+    tables: Tables,
+    builder: FeatureBuilder,
+    columns: dict[str, Array],
+) -> bytes:
+    """The most ordered shops of each cell that shops deliver to, or of each area and in all."""
+    orders = _past_orders(tables)
+    n = len(tables.frames["items"])
+    count = np.bincount(look_up(builder.item_rows, orders["item_id"]), minlength=n)
+    count[tables.frames["items"]["kind"].to_numpy() != 1] = -1
+    ids = [i.decode() for i in columns["ids"].tolist()]
+
+    def best(rows: Array) -> list[str]:
+        found = rows[np.argsort(-count[rows], kind="stable")]
+        return [ids[r] for r in found[:_FALLBACK_ITEMS].tolist() if count[r] >= 0]
+
+    if len(columns["cells"]):
+        starts = columns["cell_starts"]
+        lists = {
+            int(cell): best(columns["cell_items"][starts[c] : starts[c + 1]])
+            for c, cell in enumerate(columns["cells"].tolist())
+        }
+        return pack_fallback(lists, _DELIVERY_RESOLUTION)
+    places = tables.frames["items"].select("latitude", "longitude").to_numpy()
+    members: dict[int, list[int]] = {0: list(range(n))}
+    for row, (lat, lng) in enumerate(places.tolist()):
+        cell = h3.str_to_int(h3.latlng_to_cell(lat, lng, AREA_RESOLUTION))
+        members.setdefault(cell, []).append(row)
+    lists = {cell: best(np.array(rows)) for cell, rows in members.items()}
+    return pack_fallback(lists, AREA_RESOLUTION)
+
+
+def quick(recipe: Recipe = Recipe()) -> Recipe:
+    """A recipe for tests: one short epoch each."""
+    return replace(
+        recipe,
+        towers=TowerTraining(epochs=1, batch=256, uniform_negatives=128),
+        dcn=DcnTraining(epochs=1, batch=1024),
+        cross_layers=2,
+    )

@@ -1,0 +1,1 @@
+"""svc-ranker: turns hundreds of candidates into the list that a user sees."""

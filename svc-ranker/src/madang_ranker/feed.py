@@ -1,0 +1,229 @@
+"""Recommend and Rank: retrieve, hydrate, score, order."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from google.protobuf import timestamp_pb2
+from numpy.typing import NDArray
+
+from madang.candidate.v1 import candidate_pb2
+from madang.common.v1 import place_pb2
+from madang.feature.v1 import feature_store_pb2
+from madang.ranker.v1 import ranker_pb2 as pb
+from madang_ranker.dependencies import Candidates, Features
+from madang_ranker.paging import Page, next_token, parse_page
+from madang_ranker.reasons import Reasons
+from madang_ranker.scoring import DcnScorer, ScoreRequest, Scores
+from madang_ranker.surfaces import Surface, find_surface
+from madang_runtime.clients import DEGRADABLE
+from madang_runtime.errors import MadangError
+from madang_runtime.models.inputs import InputRows
+from madang_runtime.stages import Stages
+
+_DEFAULT_PAGE = 20
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """What is to be ranked: n items, and why they are proposed.
+
+    Attributes:
+        item_ids: best first, as the proposer sees it.
+        kinds: one ItemKind byte an item.
+        order: the proposer's scores, descending, which rank when scoring can't.
+        reasons: who proposed what.
+    """
+
+    item_ids: list[str]
+    kinds: bytes
+    order: Floats
+    reasons: Reasons
+
+
+class Feed:
+    """The domain of the service.
+
+    Args:
+        scorer: gives the model version that serves now.
+        candidates, features: the services that it calls.
+        surfaces: the configured surfaces by name.
+    """
+
+    def __init__(
+        self,
+        scorer: Callable[[], DcnScorer],
+        candidates: Candidates,
+        features: Features,
+        surfaces: Mapping[str, Surface],
+    ) -> None:
+        self._scorer = scorer
+        self._candidates = candidates
+        self._features = features
+        self._surfaces = surfaces
+
+    def recommend(self, request: pb.RecommendRequest, stages: Stages) -> pb.RecommendResponse:
+        """Answer Recommend.
+
+        Raises:
+            MadangError: PAGE_TOKEN_INVALID, SURFACE_NOT_FOUND, PLACE_NOT_SERVED, NOT_READY.
+        """
+        surface, scorer = find_surface(self._surfaces, request.surface), self._scorer()
+        page = parse_page(request, _now_ms())
+        proposed = self._propose(request, page, surface, scorer, stages)
+        models = [scorer.version]
+        scores: Scores | None = None
+        token = ""
+        if proposed.item_ids:
+            try:
+                user, items, token = self._hydrate(
+                    scorer, request.user_id, proposed.item_ids, request.freshness_token, stages
+                )
+            except MadangError as error:
+                _degradable(error)
+                stages.degrade("featurestore", error, "ordered as retrieved, not scored")
+            else:
+                context = scorer.context(
+                    page.time_ms, request.place.latitude, request.place.longitude
+                )
+                with stages.stage("score"):
+                    scores = scorer.score(ScoreRequest(user, context, items))
+        utility = surface.utility(scores.click, scores.order) if scores else proposed.order
+        order = np.argsort(-utility, kind="stable")
+        size = request.page_size or _DEFAULT_PAGE
+        shown = order[page.offset : page.offset + size].tolist()
+        following = Page(page.offset + size, page.time_ms)
+        return pb.RecommendResponse(
+            items=[_item(proposed, scores, utility, i) for i in shown],
+            next_page_token=next_token(request, following) if following.offset < len(order) else "",
+            serving_info=stages.serving_info(models, freshness_token=token),
+        )
+
+    def _propose(
+        self,
+        request: pb.RecommendRequest,
+        page: Page,
+        surface: Surface,
+        scorer: DcnScorer,
+        stages: Stages,
+    ) -> Proposed:
+        request_time = timestamp_pb2.Timestamp()
+        request_time.FromMilliseconds(page.time_ms)
+        retrieve = candidate_pb2.RetrieveRequest(
+            user_id=request.user_id,
+            place=request.place,
+            request_time=request_time,
+            limit=surface.candidates,
+            kinds=surface.kind_values,
+            exclude_item_ids=request.exclude_item_ids,
+            freshness_token=request.freshness_token,
+        )
+        try:
+            answer = stages.wait(self._candidates.start(retrieve))
+        except MadangError as error:
+            _degradable(error)
+            stages.degrade("candidate", error, "popular items of the area")
+            return self._fallback(request, scorer)
+        stages.adopt(answer.serving_info)
+        return Proposed(
+            list(answer.item_ids),
+            answer.kinds,
+            np.frombuffer(answer.scores, "<f4"),
+            Reasons.of(answer),
+        )
+
+    @staticmethod
+    def _fallback(request: pb.RecommendRequest, scorer: DcnScorer) -> Proposed:
+        excluded = set(request.exclude_item_ids)
+        found = scorer.fallback.items(request.place.latitude, request.place.longitude)
+        ids = [i for i in found if i not in excluded]
+        order = np.float32(1) / np.arange(1, len(ids) + 1, dtype=np.float32)
+        shops = bytes([place_pb2.ITEM_KIND_SHOP]) * len(ids)
+        return Proposed(ids, shops, order, Reasons.fallback(len(ids)))
+
+    def rank(self, request: pb.RankRequest, stages: Stages) -> pb.RankResponse:
+        """Answer Rank.
+
+        Raises:
+            MadangError: SURFACE_NOT_FOUND, SHAPE_MISMATCH, NOT_FINITE, FEATURE_NOT_FOUND,
+                NOT_READY, or the feature store's: without features there is nothing to show.
+        """
+        surface, scorer = find_surface(self._surfaces, request.surface), self._scorer()
+        ids = list(request.item_ids)
+        given = (
+            scorer.item_inputs.pack_named(list(request.item_features), len(ids), "item_features")
+            if request.item_features
+            else None
+        )
+        user, items, token = self._hydrate(
+            scorer, request.user_id, [] if given else ids, request.freshness_token, stages
+        )
+        asked = request.request_time
+        time_ms = asked.ToMilliseconds() if request.HasField("request_time") else _now_ms()
+        context = scorer.context(time_ms, request.place.latitude, request.place.longitude)
+        with stages.stage("score"):
+            scores = scorer.score(ScoreRequest(user, context, given or items))
+        utility = surface.utility(scores.click, scores.order)
+        order = np.argsort(-utility, kind="stable")
+        return pb.RankResponse(
+            item_ids=[ids[i] for i in order.tolist()],
+            scores=_packed(utility[order]),
+            click_probabilities=_packed(scores.click[order]),
+            conversion_probabilities=_packed(scores.order[order]),
+            serving_info=stages.serving_info([scorer.version], freshness_token=token),
+        )
+
+    def _hydrate(
+        self,
+        scorer: DcnScorer,
+        user_id: str,
+        item_ids: list[str],
+        freshness_token: str,
+        stages: Stages,
+    ) -> tuple[InputRows, InputRows, str]:
+        """The user's row and the items' rows in one look-up, and the freshness token."""
+        lookups = [scorer.user_inputs.lookup([user_id])]
+        if item_ids:
+            lookups.append(scorer.item_inputs.lookup(item_ids))
+        answer = stages.wait(
+            self._features.start(
+                feature_store_pb2.LookupFeaturesRequest(
+                    lookups=lookups, freshness_token=freshness_token
+                )
+            )
+        )
+        items = (
+            scorer.item_inputs.pack(answer.rows[1], len(item_ids))
+            if item_ids
+            else scorer.item_inputs.defaults(0)
+        )
+        token = answer.serving_info.freshness_token
+        return scorer.user_inputs.pack(answer.rows[0], 1), items, token
+
+
+def _item(proposed: Proposed, scores: Scores | None, utility: Floats, i: int) -> pb.RecommendedItem:
+    return pb.RecommendedItem(
+        item_id=proposed.item_ids[i],
+        kind=proposed.kinds[i],  # type: ignore[arg-type]
+        score=float(utility[i]),
+        click_probability=float(scores.click[i]) if scores else 0.0,
+        conversion_probability=float(scores.order[i]) if scores else 0.0,
+        reasons=proposed.reasons.at(i),
+    )
+
+
+def _degradable(error: MadangError) -> None:
+    """Let pass only errors that may degrade an answer; any other is raised again."""
+    if error.code not in DEGRADABLE:
+        raise error
+
+
+def _packed(values: Floats) -> bytes:
+    return values.astype("<f4", copy=False).tobytes()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,234 @@
+"""DCN-V2 with two heads, in torch. Serving never imports this file.
+
+Source: Wang et al., "DCN V2: Improved deep & cross network", WWW 2021; the parallel structure.
+The features of a user and context are common to all rows of a request. Their embeddings, and their
+part of the first cross and deep layers (W x₀ = W_c c + W_r r), are computed once a request.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from madang_runtime.models.context import CELL_BUCKETS
+from madang_runtime.models.inputs import columns_of
+from madang_runtime.models.manifest import FeatureRef
+
+
+@dataclass(frozen=True)
+class DcnConfig:
+    """Sizes of the network.
+
+    Attributes:
+        users, items, categories, districts: vocabulary sizes, code 0 (unknown) included.
+        item_dimension: of the item embeddings.
+        dimension: of the other large vocabularies' embeddings.
+        cross_layers: full-rank cross layers.
+        hidden: widths of the two deep layers.
+    """
+
+    users: int
+    items: int
+    categories: int
+    districts: int
+    item_dimension: int = 32
+    dimension: int = 16
+    cross_layers: int = 3
+    hidden: tuple[int, int] = (256, 128)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+
+class Codes(nn.Embedding):
+    """An embedding that reads codes outside its vocabulary as 0, unknown."""
+
+    def __init__(self, codes: int, dimension: int) -> None:
+        super().__init__(codes, dimension)
+        nn.init.normal_(self.weight, std=0.05)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Codes of any shape → vectors."""
+        known = (input >= 0) & (input < self.num_embeddings)
+        return super().forward(torch.where(known, input, torch.zeros_like(input)))
+
+
+class Standardise(nn.BatchNorm1d):
+    """Running standardisation of columns; NaN, no value, becomes the mean."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Standardise rows of shape [n, columns]."""
+        missing = torch.isnan(input)
+        filled = torch.where(missing, self.running_mean.expand_as(input), input)  # type: ignore[union-attr]
+        return super().forward(filled)
+
+
+def _pooled(vectors: Tensor, weights: Tensor) -> Tensor:
+    total = weights.sum(1, keepdim=True).clamp(min=1e-6)
+    return (vectors * (weights / total).unsqueeze(2)).sum(1)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(1, keepdim=True)
+
+
+class Dcn(nn.Module):
+    """P(click) and P(order) of each row."""
+
+    def __init__(
+        self, config: DcnConfig, features: list[FeatureRef], views: tuple[str, str]
+    ) -> None:
+        super().__init__()
+        self._user = {t: columns_of(features, views[0], t) for t in ("INT64", "FLOAT32")}
+        self._item = {t: columns_of(features, views[1], t) for t in ("INT64", "FLOAT32")}
+        d, i = config.dimension, config.item_dimension
+        self.item, self.user = Codes(config.items, i), Codes(config.users, i)
+        self.age, self.gender, self.kind = Codes(8, 4), Codes(4, 4), Codes(4, 4)
+        self.district = Codes(config.districts, d // 2)
+        self.category, self.cell = Codes(config.categories, d), Codes(CELL_BUCKETS, d)
+        self.hour, self.weekday = Codes(24, d // 2), Codes(7, 4)
+        self.category_hour = Codes(config.categories * 24, 4)
+        self._user_numbers = _scalars(self._user["FLOAT32"])
+        places = {"latitude", "longitude"}
+        self._item_numbers = [c for n, c in self._item["FLOAT32"].items() if n not in places]
+        self.user_scale = Standardise(len(self._user_numbers), affine=False)
+        self.item_scale = Standardise(len(self._item_numbers) + 5, affine=False)
+        common = 3 * i + 2 * d + 2 * (d // 2) + 12 + len(self._user_numbers)
+        rows = i + 2 * d + d // 2 + 8 + len(self._item_numbers) + 5 + 3
+        width = common + rows
+        self.cross_common = nn.Linear(common, width, bias=False)
+        self.cross_rows = nn.Linear(rows, width)
+        self.deep_common = nn.Linear(common, config.hidden[0], bias=False)
+        self.deep_rows = nn.Linear(rows, config.hidden[0])
+        self.cross = nn.ModuleList(nn.Linear(width, width) for _ in range(config.cross_layers - 1))
+        self.deep = nn.Linear(*config.hidden)
+        self.heads = nn.Linear(width + config.hidden[1], 2)
+
+    def logits(
+        self,
+        user_ints: Tensor,
+        user_floats: Tensor,
+        context_ints: Tensor,
+        context_floats: Tensor,
+        item_ints: Tensor,
+        item_floats: Tensor,
+        segment: Tensor,
+    ) -> Tensor:
+        """Logits of P(click) and P(order | click), shape [rows, 2].
+
+        Args:
+            user_ints, user_floats, context_ints, context_floats: one row a request.
+            item_ints, item_floats: one row an item.
+            segment: the request of each item, int64.
+        """
+        user = {n: user_ints[:, c] for n, c in self._user["INT64"].items()}
+        item = {n: item_ints[:, c][:, 0] for n, c in self._item["INT64"].items()}
+        counts = torch.nan_to_num(user_floats[:, self._user["FLOAT32"]["top_item_counts"]])
+        shares = torch.nan_to_num(user_floats[:, self._user["FLOAT32"]["top_category_shares"]])
+        recency = 0.7 ** torch.arange(user["last_items"].shape[1], dtype=torch.float32)
+        who = self.user(user["user_code"][:, 0])
+        top = _pooled(self.item(user["top_items"]), counts)
+        last = _pooled(self.item(user["last_items"]), (user["last_items"] > 0) * recency)
+        common = torch.cat(
+            [
+                who,
+                top,
+                last,
+                _pooled(self.category(user["top_categories"]), shares),
+                self.cell(context_ints[:, 2]),
+                self.district(user["home_district"][:, 0]),
+                self.hour(context_ints[:, 0]),
+                self.age(user["age_band"][:, 0]),
+                self.gender(user["gender"][:, 0]),
+                self.weekday(context_ints[:, 1]),
+                self.user_scale(torch.cat([user_floats[:, c] for c in self._user_numbers], dim=1)),
+            ],
+            dim=1,
+        )
+        what = self.item(item["item_code"])
+        hour = context_ints[:, 0][segment]
+        numbers = torch.cat(
+            [
+                *(item_floats[:, c] for c in self._item_numbers),
+                self._distance(context_floats[segment], item_floats),
+                *self._matches(user, counts, shares, item, segment),
+            ],
+            dim=1,
+        )
+        rows = torch.cat(
+            [
+                what,
+                self.category(item["category"]),
+                self.cell(item["cell"]),
+                self.district(item["district"]),
+                self.kind(item["kind"]),
+                self.category_hour(item["category"] * 24 + hour),
+                self.item_scale(numbers),
+                _dot(who[segment], what),
+                _dot(top[segment], what),
+                _dot(last[segment], what),
+            ],
+            dim=1,
+        )
+        x0 = torch.cat([common[segment], rows], dim=1)
+        x = x0 * (self.cross_common(common)[segment] + self.cross_rows(rows)) + x0
+        for layer in self.cross:
+            x = x0 * layer(x) + x
+        deep = torch.relu(self.deep_common(common)[segment] + self.deep_rows(rows))
+        logits: Tensor = self.heads(torch.cat([x, torch.relu(self.deep(deep))], dim=1))
+        return logits
+
+    def _distance(self, place: Tensor, item_floats: Tensor) -> Tensor:
+        """log(1 + kilometres) between request and item, on a locally flat earth."""
+        columns = self._item["FLOAT32"]
+        lat, lng = item_floats[:, columns["latitude"]], item_floats[:, columns["longitude"]]
+        north = (place[:, :1] - lat) * 111.2
+        east = torch.remainder(place[:, 1:] - lng + 180, 360) - 180
+        east = east * 111.2 * torch.cos(torch.deg2rad(place[:, :1]))
+        return torch.log1p(torch.sqrt(north**2 + east**2))
+
+    @staticmethod
+    def _matches(
+        user: dict[str, Tensor],
+        counts: Tensor,
+        shares: Tensor,
+        item: dict[str, Tensor],
+        segment: Tensor,
+    ) -> list[Tensor]:
+        """How the item relates to what the user did, each of shape [rows, 1]."""
+        code, category = item["item_code"].unsqueeze(1), item["category"].unsqueeze(1)
+        bought = ((user["top_items"][segment] == code) * counts[segment]).sum(1, keepdim=True)
+        lately = (user["last_items"][segment] == code).float().sum(1, keepdim=True)
+        kind = (user["top_categories"][segment] == category) * shares[segment]
+        near_home = (user["home_district"][segment] == item["district"].unsqueeze(1)).float()
+        return [torch.log1p(bought), lately, kind.sum(1, keepdim=True), near_home]
+
+    def forward(
+        self,
+        user_ints: Tensor,
+        user_floats: Tensor,
+        context_ints: Tensor,
+        context_floats: Tensor,
+        item_ints: Tensor,
+        item_floats: Tensor,
+        segment: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """P(click) and P(order) = P(click) · P(order | click), each of shape [rows]."""
+        both = torch.sigmoid(
+            self.logits(
+                user_ints,
+                user_floats,
+                context_ints,
+                context_floats,
+                item_ints,
+                item_floats,
+                segment,
+            )
+        )
+        return both[:, 0], both[:, 0] * both[:, 1]
+
+
+def _scalars(columns: dict[str, slice]) -> list[slice]:
+    return [c for c in columns.values() if c.stop - c.start == 1]

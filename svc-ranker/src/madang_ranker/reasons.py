@@ -1,0 +1,45 @@
+"""Why items are proposed: which sources gave them, at which rank."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madang.candidate.v1 import candidate_pb2
+from madang.ranker.v1 import ranker_pb2 as pb
+
+FALLBACK = "popular_fallback"
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Ranks (uint16, from 1, 0 for none) and scores (float32) of shape [items, sources]."""
+
+    sources: list[str]
+    ranks: NDArray[np.uint16]
+    scores: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, answer: candidate_pb2.RetrieveResponse) -> "Reasons":
+        """From svc-candidate's columns."""
+        shape = (len(answer.item_ids), len(answer.sources))
+        return cls(
+            list(answer.sources),
+            np.frombuffer(answer.source_ranks, "<u2").reshape(shape),
+            np.frombuffer(answer.source_scores, "<f4").reshape(shape),
+        )
+
+    @classmethod
+    def fallback(cls, n: int) -> "Reasons":
+        """Of n items that the ranker took from its own list."""
+        ranks = np.arange(1, n + 1, dtype=np.uint16)[:, None]
+        return cls([FALLBACK], ranks, np.zeros((n, 1), np.float32))
+
+    def at(self, i: int) -> list[pb.SourceRank]:
+        """The reasons of one item, best rank first."""
+        found = [
+            pb.SourceRank(source=self.sources[j], rank=rank, score=float(self.scores[i, j]))
+            for j, rank in enumerate(self.ranks[i].tolist())
+            if rank
+        ]
+        return sorted(found, key=lambda r: r.rank)

@@ -1,0 +1,28 @@
+"""Proto ↔ domain of svc-ranker."""
+
+from collections.abc import Callable
+
+import grpc
+
+from madang.ranker.v1 import ranker_pb2 as pb
+from madang.ranker.v1 import ranker_pb2_grpc
+from madang_ranker.feed import Feed
+from madang_runtime.stages import Stages
+
+
+class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
+    """Implements RankerService."""
+
+    def __init__(self, feed: Feed, stages: Callable[[], Stages]) -> None:
+        self._feed = feed
+        self._stages = stages
+
+    def Recommend(
+        self, request: pb.RecommendRequest, context: grpc.ServicerContext
+    ) -> pb.RecommendResponse:
+        """See the proto."""
+        return self._feed.recommend(request, self._stages())
+
+    def Rank(self, request: pb.RankRequest, context: grpc.ServicerContext) -> pb.RankResponse:
+        """See the proto."""
+        return self._feed.rank(request, self._stages())

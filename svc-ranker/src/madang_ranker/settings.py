@@ -1,0 +1,29 @@
+"""Settings of svc-ranker."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from madang_runtime.settings import ServiceSettings
+
+
+class RankerSettings(ServiceSettings):
+    """Read from `MADANG_RANKER_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="MADANG_RANKER_")
+
+    model: str = Field("ranker", description="Name of the DCN in the registry.")
+    model_alias: str = Field("champion", description="Alias to follow.")
+    surfaces: Path | None = Field(None, description="YAML of surfaces; unset takes the built-in.")
+    onnx_threads: int = Field(1, ge=1, description="Threads of the DCN.")
+    batch_rows: int = Field(2048, ge=1, description="Rows that the DCN scores at once at most.")
+    batch_delay_seconds: float = Field(
+        0.0, ge=0, description="How long the first rows of a batch wait for more."
+    )
+    candidate_timeout_seconds: float = Field(
+        0.4, gt=0, description="Longest wait for svc-candidate."
+    )
+    feature_timeout_seconds: float = Field(
+        0.25, gt=0, description="Longest wait for the feature store."
+    )

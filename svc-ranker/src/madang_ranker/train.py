@@ -1,0 +1,159 @@
+"""Trains the DCN and exports it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from madang_ranker.model import Dcn, DcnConfig
+from madang_runtime.models.inputs import InputRows
+from madang_runtime.models.manifest import FeatureRef
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DcnExamples:
+    """n impressions of m sessions.
+
+    Attributes:
+        users, items: feature rows that `user_row` and `item_row` point into.
+        context: m rows.
+        user_row: of each session, [m].
+        session, item_row: of each impression, [n].
+        clicked, ordered: of each impression, [n]; an order follows a click.
+    """
+
+    users: InputRows
+    items: InputRows
+    context: InputRows
+    user_row: Ints
+    session: Ints
+    item_row: Ints
+    clicked: NDArray[np.bool_]
+    ordered: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class DcnTraining:
+    """How to train."""
+
+    epochs: int = 2
+    batch: int = 4096
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-6
+    seed: int = 7
+
+
+def train(
+    examples: DcnExamples,
+    config: DcnConfig,
+    features: list[FeatureRef],
+    views: tuple[str, str],
+    how: DcnTraining = DcnTraining(),
+    progress: Callable[[float], None] = lambda _: None,
+) -> Dcn:
+    """Train a DCN; `views` names the user and the item view."""
+    torch.manual_seed(how.seed)
+    rng = np.random.default_rng(how.seed)
+    model = Dcn(config, features, views)
+    n = len(examples.session)
+    total = how.epochs * max(1, n // how.batch)
+    optimiser = torch.optim.Adam(
+        model.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay, foreach=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, how.learning_rate, total_steps=total + 1
+    )
+    clicked = torch.from_numpy(examples.clicked).float()
+    ordered = torch.from_numpy(examples.ordered).float()
+    model.train()
+    for step, batch in enumerate(_batches(rng, n, how), 1):
+        loss = _loss(model.logits(*tensors(examples, batch)), clicked[batch], ordered[batch])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        progress(min(1.0, step / total))
+    return model.eval()
+
+
+def tensors(examples: DcnExamples, batch: Ints) -> tuple[Tensor, ...]:
+    """The arguments of `Dcn.logits` for some impressions, each a request of its own."""
+    session = examples.session[batch]
+    user, item = examples.user_row[session], examples.item_row[batch]
+    arrays = (
+        examples.users.ints[user],
+        examples.users.floats[user],
+        examples.context.ints[session],
+        examples.context.floats[session],
+        examples.items.ints[item],
+        examples.items.floats[item],
+        np.arange(len(batch)),
+    )
+    return tuple(map(torch.from_numpy, arrays))
+
+
+def _batches(rng: np.random.Generator, n: int, how: DcnTraining) -> Iterator[Ints]:
+    for _ in range(how.epochs):
+        order = rng.permutation(n)
+        for at in range(0, max(n - how.batch + 1, 1), how.batch):
+            yield order[at : at + how.batch]
+
+
+def _loss(logits: Tensor, clicked: Tensor, ordered: Tensor) -> Tensor:
+    """Cross entropy of the click, and of the order among the clicked."""
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    click = bce(logits[:, 0], clicked)
+    order = bce(logits[:, 1], ordered, weight=clicked, reduction="sum") / len(clicked)
+    return click + order
+
+
+def predict(model: Dcn, examples: DcnExamples) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """P(click) and P(order) of all impressions."""
+    rows = np.arange(len(examples.session))
+    click, order = [], []
+    with torch.no_grad():
+        for at in range(0, len(rows), 8192):
+            c, o = model(*tensors(examples, rows[at : at + 8192]))
+            click.append(c.numpy())
+            order.append(o.numpy())
+    return np.concatenate(click), np.concatenate(order)
+
+
+def export(model: Dcn, examples: DcnExamples) -> bytes:
+    """The DCN as ONNX; inputs and outputs are named as in `Dcn.forward`: `click`, `order`."""
+    users, context, items = examples.users, examples.context, examples.items
+    arrays = (
+        users.ints[:2],
+        users.floats[:2],
+        context.ints[:2],
+        context.floats[:2],
+        items.ints[:3],
+        items.floats[:3],
+        np.array([0, 1, 1]),
+    )
+    requests, rows = torch.export.Dim("requests"), torch.export.Dim("rows")
+    program = torch.onnx.export(
+        model,
+        tuple(map(torch.from_numpy, arrays)),
+        input_names=[
+            "user_ints",
+            "user_floats",
+            "context_ints",
+            "context_floats",
+            "item_ints",
+            "item_floats",
+            "segment",
+        ],
+        output_names=["click", "order"],
+        dynamic_shapes=tuple([{0: requests}] * 4 + [{0: rows}] * 3),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    content: bytes = program.model_proto.SerializeToString()
+    return content

@@ -1,0 +1,50 @@
+"""Builds the service's objects."""
+
+from madang.candidate.v1 import candidate_pb2_grpc
+from madang.feature.v1 import feature_store_pb2_grpc
+from madang.ranker.v1 import ranker_pb2_grpc
+from madang_ranker.feed import Feed
+from madang_ranker.scoring import DcnScorer
+from madang_ranker.servicer import RankerServicer
+from madang_ranker.settings import RankerSettings
+from madang_ranker.surfaces import load_surfaces
+from madang_runtime.clients import Remote, open_channel
+from madang_runtime.models.hot import HotModel
+from madang_runtime.models.registry import ModelFiles, ModelRegistry
+from madang_runtime.models.store_check import check_store
+from madang_runtime.server import ServiceHost
+from madang_runtime.stages import Stages
+
+
+def wire(host: ServiceHost, settings: RankerSettings) -> None:
+    """Register RankerService on the host."""
+    channel = open_channel(settings.gateway, settings.max_message_bytes)
+    host.closing.callback(channel.close)
+    store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+    candidates = candidate_pb2_grpc.CandidateServiceStub(channel)
+    get_view = Remote(
+        store.GetFeatureView, "feature_view", settings.feature_timeout_seconds, host.tracer
+    )
+
+    def load(files: ModelFiles) -> DcnScorer:
+        check_store(files.manifest, get_view)
+        return DcnScorer(
+            files,
+            host.metrics,
+            threads=settings.onnx_threads,
+            batch_rows=settings.batch_rows,
+            batch_delay=settings.batch_delay_seconds,
+        )
+
+    model = HotModel(
+        host, ModelRegistry(settings.model_registry), settings.model, settings.model_alias, load
+    )
+    feed = Feed(
+        model.current,
+        Remote(candidates.Retrieve, "retrieve", settings.candidate_timeout_seconds, host.tracer),
+        Remote(store.LookupFeatures, "features", settings.feature_timeout_seconds, host.tracer),
+        load_surfaces(settings.surfaces),
+    )
+    servicer = RankerServicer(feed, lambda: Stages(host.tracer, host.metrics))
+    host.register(ranker_pb2_grpc.add_RankerServiceServicer_to_server, servicer)
+    model.start()
