@@ -128,7 +128,7 @@ class FeatureBuilder:
         rates = [
             np.where(
                 shown > 0,
-                (done + _RATE_PRIOR * done.sum() / shown.sum()) / (shown + _RATE_PRIOR),
+                (done + _RATE_PRIOR * done.sum() / max(shown.sum(), 1)) / (shown + _RATE_PRIOR),
                 np.nan,
             )
             for done in (clicked, ordered)

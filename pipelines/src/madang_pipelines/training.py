@@ -1,5 +1,7 @@
 """Trains both models on a data set and registers them."""
 
+import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -116,6 +118,7 @@ def train_all(
     )
 
     progress("registering", 0.0)
+    _hush_exporter()
     users, items = builder.users(tables.test_period), builder.items(tables.test_period)
     vectors = item_vectors(towers, items)
     popular, slots = _popularity(tables, builder)
@@ -233,6 +236,12 @@ def _fallback(
         members.setdefault(cell, []).append(row)
     lists = {cell: best(np.array(rows)) for cell, rows in members.items()}
     return pack_fallback(lists, AREA_RESOLUTION)
+
+
+def _hush_exporter() -> None:
+    """The ONNX exporter warns of what it can't know to be meant, such as no torchvision."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(torch|copyreg|onnxscript)\b")
 
 
 def quick(recipe: Recipe = Recipe()) -> Recipe:

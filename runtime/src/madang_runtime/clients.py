@@ -10,11 +10,12 @@ from opentelemetry import trace
 
 from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.handlers import DETAILS_KEY
-from madang_runtime.scope import outgoing_timeout
+from madang_runtime.scope import SCOPE, USER_HEADER, outgoing_timeout
 from madang_runtime.telemetry import traceparent
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Metadata = tuple[tuple[str, str | bytes], ...]
 
 # The only codes for which an answer may be degraded. Any other error of a dependency is a bug.
 DEGRADABLE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED})
@@ -96,7 +97,9 @@ class Remote(Generic[Request, Response]):
         """
         timeout = outgoing_timeout(self._cap)
         span = self._tracer.start_span(self._name, kind=trace.SpanKind.CLIENT)
-        metadata = (("traceparent", traceparent(span.get_span_context())),)
+        metadata: Metadata = (("traceparent", traceparent(span.get_span_context())),)
+        if user := SCOPE.get().user:
+            metadata = (*metadata, (USER_HEADER, user))
         future = self._method.future(request, timeout=timeout, metadata=metadata)
         return Pending(self._name, future, span)
 

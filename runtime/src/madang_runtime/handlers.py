@@ -21,7 +21,7 @@ from madang_runtime.admission import AdmissionPool
 from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.limits import Check, compile_limits, run_checks
 from madang_runtime.metrics import Metrics
-from madang_runtime.scope import SCOPE, CallScope, deadline_exceeded
+from madang_runtime.scope import SCOPE, USER_HEADER, CallScope, deadline_exceeded
 from madang_runtime.telemetry import parent_from
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Registrar:
         """Ignore the unwrapped handlers; the registered ones follow."""
 
     def add_registered_method_handlers(
-        self, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
+        self, service: str, handlers: "dict[str, grpc.RpcMethodHandler[Any, Any]]"
     ) -> None:
         """Wrap and register the methods of a service."""
         wrapped = {name: self._wrap(service, name, h) for name, h in handlers.items()}
@@ -64,8 +64,8 @@ class Registrar:
         self._server.add_registered_method_handlers(service, wrapped)
 
     def _wrap(
-        self, service: str, method: str, handler: grpc.RpcMethodHandler[Any, Any]
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+        self, service: str, method: str, handler: "grpc.RpcMethodHandler[Any, Any]"
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         deserialize = handler.request_deserializer
         checks = compile_limits(deserialize.__self__.DESCRIPTOR)  # type: ignore[union-attr]
         if handler.unary_unary:
@@ -146,7 +146,8 @@ def _scope(context: grpc.ServicerContext, cap: float) -> CallScope:
     left = cap if remaining is None else min(remaining, cap)
     if left <= 0 or not context.is_active():
         raise deadline_exceeded("the deadline passed before the work began")
-    return CallScope(time.monotonic() + left, context.is_active)
+    user = next((v for k, v in context.invocation_metadata() if k == USER_HEADER), "")
+    return CallScope(time.monotonic() + left, context.is_active, str(user))
 
 
 def _failed(metrics: Metrics, method: str, span: trace.Span, code: Code, started: float) -> None:

@@ -19,10 +19,12 @@ class CallScope:
     Attributes:
         deadline: on the clock of `time.monotonic`, in seconds.
         is_active: False once the caller has left.
+        user: the caller's `x-madang-user`, by which canaries are sticky; passed on.
     """
 
     deadline: float = float("inf")
     is_active: Callable[[], bool] = field(default=_always)
+    user: str = ""
 
     @property
     def remaining(self) -> float:
@@ -35,6 +37,7 @@ class CallScope:
         return self.remaining <= 0 or not self.is_active()
 
 
+USER_HEADER = "x-madang-user"
 _UNBOUND = CallScope()
 SCOPE: ContextVar[CallScope] = ContextVar("madang_call_scope", default=_UNBOUND)
 

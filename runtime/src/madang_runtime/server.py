@@ -17,6 +17,7 @@ from madang_runtime.admission import AdmissionPool
 from madang_runtime.handlers import Registrar, Surroundings
 from madang_runtime.metrics import Metrics
 from madang_runtime.settings import ServiceSettings
+from madang_runtime.stages import Stages
 from madang_runtime.telemetry import start_logging, start_tracing
 from madang_runtime.workers import is_worker, supervise
 
@@ -59,6 +60,10 @@ class ServiceHost:
             if base.__module__.endswith("_pb2_grpc")
         )
         self._services.append(full_name)
+
+    def stages(self) -> Stages:
+        """Stages for one request."""
+        return Stages(self.tracer, self.metrics, self.settings.arm)
 
     def set_ready(self, part: str, ready: bool) -> None:
         """Say whether a part (a model, a check) is ready; the service is when all its parts are."""

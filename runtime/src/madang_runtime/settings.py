@@ -9,6 +9,7 @@ class ServiceSettings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(50051, ge=0, le=65535, description="gRPC port; 0 takes a free one.")
+    arm: str = Field("stable", description="Experiment arm that answers name: stable or canary.")
     workers: int = Field(1, ge=1, le=64, description="Processes that share the port.")
     threads: int = Field(8, ge=1, le=256, description="Threads that run handlers.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 turns it off.")

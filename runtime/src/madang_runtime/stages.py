@@ -20,7 +20,8 @@ Response = TypeVar("Response")
 class Stages:
     """Collects the stages and degradations of one request. Not shared between threads."""
 
-    def __init__(self, tracer: trace.Tracer, metrics: Metrics) -> None:
+    def __init__(self, tracer: trace.Tracer, metrics: Metrics, arm: str = "stable") -> None:
+        self._arm = arm
         self._tracer = tracer
         self._metrics = metrics
         self._timings: list[tuple[str, float]] = []
@@ -67,7 +68,7 @@ class Stages:
                 for name, seconds in self._timings
             ],
             degraded=self._degraded,
-            experiment_arm="stable",
+            experiment_arm=self._arm,
             freshness_token=freshness_token,
             trace_id=current_trace_id(),
         )

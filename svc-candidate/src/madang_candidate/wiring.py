@@ -17,7 +17,6 @@ from madang_runtime.models.hot import HotModel
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
 from madang_runtime.models.store_check import check_store
 from madang_runtime.server import ServiceHost
-from madang_runtime.stages import Stages
 
 
 def wire(host: ServiceHost, settings: CandidateSettings) -> None:
@@ -55,6 +54,6 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         load,
     )
     finder = CandidateFinder(model.current, lookup, retrieval)
-    servicer = CandidateServicer(finder, lambda: Stages(host.tracer, host.metrics))
+    servicer = CandidateServicer(finder, host.stages)
     host.register(candidate_pb2_grpc.add_CandidateServiceServicer_to_server, servicer)
     model.start()

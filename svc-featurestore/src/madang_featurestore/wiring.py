@@ -10,7 +10,6 @@ from madang_featurestore.stores.memory import MemoryStore
 from madang_featurestore.stores.redis import RedisStore
 from madang_featurestore.stores.traced import TracedStore
 from madang_runtime.server import ServiceHost
-from madang_runtime.stages import Stages
 
 
 def wire(host: ServiceHost, settings: FeatureStoreSettings) -> None:
@@ -18,9 +17,7 @@ def wire(host: ServiceHost, settings: FeatureStoreSettings) -> None:
     store = _open_store(host, settings)
     host.closing.callback(store.close)
     catalog = ViewCatalog(store)
-    servicer = FeatureStoreServicer(
-        FeatureStore(store, catalog), catalog, lambda: Stages(host.tracer, host.metrics)
-    )
+    servicer = FeatureStoreServicer(FeatureStore(store, catalog), catalog, host.stages)
     host.register(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer)
 
 

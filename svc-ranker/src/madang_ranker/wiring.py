@@ -13,7 +13,6 @@ from madang_runtime.models.hot import HotModel
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
 from madang_runtime.models.store_check import check_store
 from madang_runtime.server import ServiceHost
-from madang_runtime.stages import Stages
 
 
 def wire(host: ServiceHost, settings: RankerSettings) -> None:
@@ -45,6 +44,6 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
         Remote(store.LookupFeatures, "features", settings.feature_timeout_seconds, host.tracer),
         load_surfaces(settings.surfaces),
     )
-    servicer = RankerServicer(feed, lambda: Stages(host.tracer, host.metrics))
+    servicer = RankerServicer(feed, host.stages)
     host.register(ranker_pb2_grpc.add_RankerServiceServicer_to_server, servicer)
     model.start()

@@ -1,0 +1,65 @@
+# The front door: `make help`.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+PACKAGES := protos runtime svc-featurestore svc-candidate svc-ranker pipelines cli
+SOURCES := runtime/src svc-featurestore/src svc-candidate/src svc-ranker/src pipelines/src cli/src bench
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt
+# Every editable package without build isolation: its one build tool comes from the pins too.
+EDITABLE := --no-build-isolation $(foreach p,$(PACKAGES),-e $(p))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types proto proto-check unit bench clean lock
+
+help: ## Show this help.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@echo "· a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: constraints.txt $(foreach p,$(PACKAGES),$(p)/pyproject.toml) | $(BIN)/python
+	@echo "· installing Madang and what it needs (about a minute)"
+	@$(PIP) hatchling editables
+	@$(PIP) $(EDITABLE)
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@echo "· installing the tools of the house"
+	@$(PIP) -r requirements-dev.txt
+	@touch $@
+
+setup: $(VENV)/.dev ## Install everything into .venv.
+
+demo: $(VENV)/.run ## Train on the simulated city (or DATA=folder), start the mesh, show a feed.
+	@$(BIN)/madang demo $(if $(DATA),--data $(DATA))
+
+test: setup lint types proto-check unit ## All checks and tests.
+
+lint: $(VENV)/.dev ## Style and the rules of the house.
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
+	@$(BIN)/buf lint && $(BIN)/buf format -d --exit-code protos/madang
+
+types: $(VENV)/.dev ## mypy, strict.
+	@$(BIN)/mypy $(SOURCES)
+
+proto: $(VENV)/.dev ## Generate the Python of the protos.
+	@rm -rf protos/gen/madang && $(BIN)/python protos/generate.py
+proto-check: $(VENV)/.dev ## Fail when the generated Python is stale.
+	@fresh=$$(mktemp -d) && $(BIN)/python protos/generate.py $$fresh && \
+	  diff -r -x __pycache__ protos/gen $$fresh >/dev/null || { echo "protos/gen is stale: make proto"; exit 1; }
+
+unit: $(VENV)/.dev ## Tests with coverage.
+	@$(BIN)/coverage erase
+	@$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+bench: $(VENV)/.dev ## Measure the floor: bench/floor.
+	@$(BIN)/python bench/floor.py
+
+lock: ## Write constraints.txt anew from .venv.
+	@{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.new && mv constraints.new constraints.txt
+
+clean: ## Remove the environment and everything that was run.
+	@rm -rf $(VENV) run .mypy_cache .ruff_cache .pytest_cache .coverage*

@@ -1,0 +1,1 @@
+"""`madang`: the mesh on a laptop, training, calls and traces."""

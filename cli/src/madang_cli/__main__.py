@@ -1,0 +1,182 @@
+"""The command line."""
+
+import signal
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Annotated
+
+import grpc
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from madang_cli import demo as demo_module
+from madang_cli.mesh.mesh import LocalMesh, MeshInfo, find, healthy
+from madang_cli.mesh.processes import ProcessFailedError
+from madang_cli.reflect import CallError, find_rpc
+from madang_cli.reflect import call as call_rpc
+from madang_cli.show import print_data, print_quality, steps
+from madang_cli.workspace import Workspace, load, open_source
+from madang_pipelines.publish import publish
+from madang_pipelines.sources.checkins import MissingFilesError
+from madang_pipelines.training import Recipe
+from madang_runtime.clients import from_rpc_error
+
+app = typer.Typer(
+    help="Madang: a marketplace's intelligence as a gRPC mesh.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Home = Annotated[Path, typer.Option(help="Folder of models, features, data and meshes.")]
+Name = Annotated[str, typer.Option(help="Name of the mesh; several run side by side.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Folder of check-ins; unset takes the simulated city.")
+]
+_HOME = Path("run")
+
+
+@app.command()
+def train(data: Data = None, home: Home = _HOME) -> None:
+    """Train the two towers and the ranker, and make them champions."""
+    source, workspace = open_source(data), Workspace(home)
+    with steps(console) as report:
+        loaded = load(source, lambda share: report("data", share))
+        workspace.train(source, loaded, Recipe(), report)
+    print_data(loaded.tables, console)
+
+
+@app.command(name="eval")
+def evaluate(
+    home: Home = _HOME,
+    sessions: Annotated[int, typer.Option(help="Held-out sessions to judge by.")] = 1500,
+) -> None:
+    """Judge the champions on the held-out period, beside simple baselines."""
+    workspace = Workspace(home)
+    source = workspace.source()
+    if not source:
+        raise typer.BadParameter(f"nothing is trained in {home}; run `madang train` first")
+    with steps(console) as report:
+        loaded = load(source, lambda share: report("data", share))
+        results = workspace.evaluate(loaded, sessions, lambda s: report("evaluation", s))
+    print_quality(results, f"{loaded.tables.name}, held-out period", console)
+
+
+@app.command()
+def demo(data: Data = None, home: Home = _HOME / "demo") -> None:
+    """Data → models → mesh → a feed and its trace, in one go."""
+    demo_module.run_demo(open_source(data), home, console)
+
+
+@app.command()
+def up(
+    home: Home = _HOME,
+    name: Name = "default",
+    workers: Annotated[int, typer.Option(min=1, help="Processes a service.")] = 1,
+    port: Annotated[int, typer.Option(help="The gateway's port; 0 takes a free one.")] = 0,
+) -> None:
+    """Start Valkey, Envoy and all services, and run until Ctrl-C."""
+    workspace = Workspace(home)
+    if not workspace.source():
+        raise typer.BadParameter(f"nothing is trained in {home}; run `madang train` first")
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with LocalMesh(
+        home,
+        name,
+        workers=workers,
+        gateway_port=port,
+        note=lambda p: console.print(f"{p} is ready"),
+    ) as mesh:
+        rows = publish(workspace.features, mesh.info.gateway)
+        console.print(f"{rows:,} feature rows published")
+        for service in ("candidate", "ranker"):
+            mesh.wait_ready(service)
+        _print_endpoints(mesh.info)
+        failed = ""
+        while not stopping.wait(0.5) and not failed:
+            failed = mesh.failed()
+    if failed:
+        raise ProcessFailedError(f"{failed} ended by itself; see {mesh.info.folder}/{failed}.log")
+
+
+def _print_endpoints(info: MeshInfo) -> None:
+    console.print(f"\n[bold]gateway[/]  {info.gateway}   gRPC, gRPC-Web and JSON")
+    for service, address in info.services.items():
+        console.print(f"  {service:<14} {address}")
+    console.print(f"[bold]envoy[/]    http://{info.admin}")
+    console.print(f"[bold]traces[/]   {info.traces}   (also for Jaeger: upload as OTLP JSON)")
+    console.print("Ctrl-C stops everything.")
+
+
+@app.command()
+def status(home: Home = _HOME, name: Name = "default") -> None:
+    """Show which parts of a running mesh are healthy."""
+    info = _running(home, name)
+    table = Table("part", "address", "health", title=f"mesh {name}, process {info.pid}")
+    for service, address in info.services.items():
+        state = "[green]serving" if healthy(address) else "[red]not serving"
+        table.add_row(service, address, state)
+    try:
+        with urllib.request.urlopen(f"http://{info.admin}/ready", timeout=1) as answer:
+            state = answer.read().decode().strip().lower()
+    except OSError as error:
+        state = f"[red]{error}"
+    table.add_row("gateway", info.gateway, state)
+    console.print(table)
+
+
+@app.command()
+def call(
+    rpc: Annotated[str, typer.Argument(help="SERVICE.METHOD, such as ranker.Recommend.")],
+    request: Annotated[str, typer.Argument(help="The request as JSON.")] = "{}",
+    home: Home = _HOME,
+    name: Name = "default",
+    gateway: Annotated[str, typer.Option(help="host:port; unset takes the mesh's.")] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds.")] = 10.0,
+) -> None:
+    """Call any RPC from JSON."""
+    target = find_rpc(rpc)
+    try:
+        answer = call_rpc(gateway or _running(home, name).gateway, target, request, timeout)
+    except grpc.RpcError as error:
+        refused = from_rpc_error(error)
+        console.print(f"[red]{refused.code} {refused.reason_name}[/] {refused.message}")
+        raise typer.Exit(1) from error
+    typer.echo(answer)
+
+
+@app.command()
+def trace(
+    trace_id: Annotated[str, typer.Argument(help="The trace_id of an answer's serving_info.")],
+    home: Home = _HOME,
+    name: Name = "default",
+) -> None:
+    """Draw a request's way through the mesh."""
+    if not demo_module.draw_trace(_running(home, name), trace_id, console):
+        console.print(f"[red]no span of trace {trace_id!r} has arrived")
+        raise typer.Exit(1)
+
+
+def _running(home: Path, name: str) -> MeshInfo:
+    info = find(home, name)
+    if not info:
+        raise typer.BadParameter(f"no mesh {name!r} runs in {home}; start one by `madang up`")
+    return info
+
+
+def main() -> None:
+    """Run the command line; expected failures become one message."""
+    try:
+        app()
+    except (CallError, MissingFilesError, ProcessFailedError) as error:
+        console.print(f"[red]{error}")
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

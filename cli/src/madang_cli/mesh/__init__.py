@@ -1,0 +1,1 @@
+"""The whole mesh as processes of this machine."""

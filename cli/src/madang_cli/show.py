@@ -1,0 +1,128 @@
+"""What people see: tables of quality, data and feeds."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h3
+import polars as pl
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from madang.common.v1 import place_pb2
+from madang.ranker.v1 import ranker_pb2
+from madang_pipelines.evaluation import Result
+from madang_pipelines.tables import Tables
+
+_STARS = {place_pb2.ITEM_KIND_AD: " [yellow]ad[/]"}
+
+
+@contextmanager
+def steps(console: Console) -> Iterator[Callable[[str, float], None]]:
+    """Progress bars, one a step, made when the step is first named."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<26}"),
+        BarColumn(32),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(step: str, share: float) -> None:
+            if step not in tasks:
+                tasks[step] = progress.add_task(step, total=1.0)
+            progress.update(tasks[step], completed=share)
+
+        yield report
+
+
+def print_data(tables: Tables, console: Console) -> None:
+    """Sizes, and what was set aside."""
+    frames = tables.frames
+    sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())
+    console.print(f"[bold]{tables.name}[/]: {sizes}")
+    for q in tables.quality:
+        why = "; ".join(f"{count} {reason}" for reason, count in q.reasons().items())
+        aside = f"{len(q.rows):,} set aside ({why})" if q.rows else "none set aside"
+        console.print(f"  {q.source}: {q.read:,} lines read, {aside}", style="dim")
+
+
+def print_quality(results: list[Result], title: str, console: Console) -> None:
+    """Means with 95 % intervals."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("list of 10")
+    for metric in results[0].metrics:
+        table.add_column(metric, justify="right")
+    for result in results:
+        style = "bold magenta" if result.name == "ours" else ""
+        cells = [f"{mean:.3f} ± {half:.3f}" for mean, half in result.metrics.values()]
+        table.add_row(Text(result.name, style), *(Text(c, style) for c in cells))
+    console.print(table)
+
+
+class Catalogue:
+    """Names of items, for people."""
+
+    def __init__(self, data: Path) -> None:
+        items = pl.read_parquet(data / "items.parquet")
+        self._items = {row["item_id"]: row for row in items.iter_rows(named=True)}
+
+    def name(self, item_id: str) -> str:
+        """Korean and English name."""
+        item = self._items[item_id]
+        both = (item["name"], item["name_en"])
+        return both[0] if both[0] == both[1] else " · ".join(both)
+
+    def category(self, item_id: str) -> str:
+        """The category's name."""
+        return str(self._items[item_id]["category_name"])
+
+    def kilometres(self, item_id: str, place: place_pb2.Place) -> float:
+        """How far an item is from a place."""
+        item = self._items[item_id]
+        here = (place.latitude, place.longitude)
+        there = (item["latitude"], item["longitude"])
+        return float(h3.great_circle_distance(here, there, unit="km"))
+
+
+def print_feed(
+    answer: ranker_pb2.RecommendResponse,
+    place: place_pb2.Place,
+    catalogue: Catalogue,
+    console: Console,
+) -> None:
+    """The feed with scores and reasons, and how it came about."""
+    table = Table(header_style="bold")
+    for column in ("#", "item", "km", "P(click)", "P(order)", "score"):
+        table.add_column(column, justify="left" if column == "item" else "right", no_wrap=True)
+    table.add_column("because", overflow="fold")
+    for number, item in enumerate(answer.items, 1):
+        reasons = ", ".join(f"{r.source} #{r.rank}" for r in item.reasons)
+        table.add_row(
+            str(number),
+            catalogue.name(item.item_id) + _STARS.get(item.kind, ""),
+            f"{catalogue.kilometres(item.item_id, place):.1f}",
+            f"{item.click_probability:.3f}",
+            f"{item.conversion_probability:.3f}",
+            f"{item.score:.3f}",
+            reasons,
+        )
+    console.print(table)
+    info = answer.serving_info
+    stages = "   ".join(f"{s.name} {s.elapsed.ToMicroseconds() / 1000:.1f} ms" for s in info.stages)
+    console.print(f"[bold]stages[/]   {stages}")
+    for model in info.models:
+        console.print(f"[bold]model[/]    {model.name} {model.version}")
+    degraded = "; ".join(f"{d.component} {d.cause}: {d.effect}" for d in info.degraded)
+    console.print(f"[bold]degraded[/] {degraded or 'nothing'}")

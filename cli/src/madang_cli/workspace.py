@@ -1,0 +1,94 @@
+"""The folder that training writes to and the mesh reads from, and the data that was trained on."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from madang_pipelines.city.simulate import CitySize, simulate
+from madang_pipelines.city.truth import Truth
+from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
+from madang_pipelines.publish import save_features
+from madang_pipelines.sources.checkins import FILES, MissingFilesError, load_checkins
+from madang_pipelines.tables import Tables
+from madang_pipelines.training import Progress, Recipe, train_all
+from madang_runtime.models.registry import ModelRegistry
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where tables come from.
+
+    Attributes:
+        folder: of check-ins; "" for the simulated city.
+        city: the city's size.
+    """
+
+    folder: str = ""
+    city: CitySize = field(default_factory=CitySize)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Tables, and the truth behind them where there is one."""
+
+    tables: Tables
+    truth: Truth | None
+
+
+class Workspace:
+    """`<home>/models`, `<home>/features`, `<home>/data` and `<home>/source.json`."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.features = home / "features"
+
+    @property
+    def registry(self) -> ModelRegistry:
+        """The model registry."""
+        return ModelRegistry(f"file://{self.home.resolve()}/models")
+
+    def source(self) -> DataSource | None:
+        """What was trained on, None if nothing was."""
+        path = self.home / "source.json"
+        if not path.exists():
+            return None
+        saved = json.loads(path.read_text())
+        return DataSource(saved["folder"], CitySize(**saved["city"]))
+
+    def train(self, source: DataSource, data: DataSet, recipe: Recipe, progress: Progress) -> None:
+        """Train on a data set and keep its tables and features."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        data.tables.save(self.home / "data")
+        save_features(train_all(data.tables, self.registry, recipe, progress), self.features)
+        (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
+
+    def evaluate(
+        self, data: DataSet, sessions: int, progress: Callable[[float], None]
+    ) -> list[Result]:
+        """The quality table of the champions on the held-out period."""
+        if data.truth:
+            return evaluate_city(data.tables, data.truth, self.registry, sessions, progress)
+        return evaluate_checkins(data.tables, self.registry, sessions, progress)
+
+
+def open_source(folder: Path | None) -> DataSource:
+    """The source behind a `--data` option: None is the simulated city.
+
+    Raises:
+        MissingFilesError: no folder at or below it holds check-ins.
+    """
+    if folder is None:
+        return DataSource()
+    for path in (folder, *sorted(p for p in folder.rglob("*") if p.is_dir())):
+        if all((path / name).is_file() for name in FILES):
+            return DataSource(str(path.resolve()))
+    raise MissingFilesError(f"no folder at or below {folder} holds {', '.join(FILES)}")
+
+
+def load(source: DataSource, progress: Callable[[float], None]) -> DataSet:
+    """Read or simulate the tables."""
+    if source.folder:
+        return DataSet(load_checkins(Path(source.folder), progress=progress), None)
+    city = simulate(source.city, progress)
+    return DataSet(city.tables, city.truth)

@@ -1,0 +1,83 @@
+"""Keeps feature rows as Parquet and publishes them to a feature store."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import polars as pl
+
+from madang.common.v1 import tensor_pb2
+from madang.feature.v1 import feature_store_pb2 as pb
+from madang.feature.v1 import feature_store_pb2_grpc
+from madang_pipelines.features import ITEM_VIEW, USER_VIEW, load_views, model_features
+from madang_pipelines.training import Trained
+from madang_runtime.columns import block
+from madang_runtime.models.inputs import InputRows, columns_of
+
+_ROWS_A_MESSAGE = 2000
+_KINDS: tuple[tuple[str, type[np.generic]], ...] = (("FLOAT32", np.float32), ("INT64", np.int64))
+
+
+def save_features(trained: Trained, folder: Path) -> None:
+    """Write one Parquet file a view: `entity_id` and a column a feature, null where unknown."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for view, ids, rows in (
+        (USER_VIEW, trained.user_ids, trained.users),
+        (ITEM_VIEW, trained.item_ids, trained.items),
+    ):
+        _frame(view, ids, rows).write_parquet(folder / f"{view}.parquet")
+
+
+def _frame(view: str, ids: list[str], rows: InputRows) -> pl.DataFrame:
+    columns: dict[str, object] = {"entity_id": ids}
+    for dtype, matrix in (("INT64", rows.ints), ("FLOAT32", rows.floats)):
+        for name, c in columns_of(model_features(), view, dtype).items():
+            columns[name] = matrix[:, c.start] if c.stop - c.start == 1 else matrix[:, c]
+    return pl.DataFrame(columns).fill_nan(None)
+
+
+def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lambda _: None) -> int:
+    """Apply all views and write the Parquet files' rows through the gateway.
+
+    Returns:
+        the number of rows written.
+    """
+    with grpc.insecure_channel(gateway) as channel:
+        store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+        for definition in load_views().values():
+            request = pb.ApplyFeatureViewRequest(view=definition)
+            store.ApplyFeatureView(request, timeout=10, wait_for_ready=True)
+        frames = {v: pl.read_parquet(folder / f"{v}.parquet") for v in (USER_VIEW, ITEM_VIEW)}
+        total, written = sum(map(len, frames.values())), 0
+        for view, frame in frames.items():
+            answer = store.StreamWriteFeatures(_messages(view, frame), timeout=300)
+            written += answer.rows_written
+            progress(written / max(total, 1))
+    return written
+
+
+def _messages(view: str, frame: pl.DataFrame) -> Iterator[pb.StreamWriteFeaturesRequest]:
+    for part in frame.iter_slices(_ROWS_A_MESSAGE):
+        blocks = []
+        for dtype, kind in _KINDS:
+            columns = columns_of(model_features(), view, dtype)
+            cells = [
+                np.nan_to_num(part[name].to_numpy()).reshape(len(part), -1).astype(kind)
+                for name in columns
+            ]
+            absent = np.stack([part[name].is_null().to_numpy() for name in columns], axis=1)
+            statuses = np.where(
+                absent, tensor_pb2.FEATURE_STATUS_NULL, tensor_pb2.FEATURE_STATUS_PRESENT
+            ).astype(np.uint8)
+            blocks.append(
+                block(
+                    list(columns),
+                    np.concatenate(cells, axis=1),
+                    dims=[c.stop - c.start for c in columns.values()],
+                    statuses=statuses.tobytes(),
+                )
+            )
+        ids = part["entity_id"].to_list()
+        write = pb.WriteFeaturesRequest(view=view, entity_ids=ids, blocks=blocks)
+        yield pb.StreamWriteFeaturesRequest(write=write)
