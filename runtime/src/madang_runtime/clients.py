@@ -17,9 +17,6 @@ Request = TypeVar("Request")
 Response = TypeVar("Response")
 Metadata = tuple[tuple[str, str | bytes], ...]
 
-# The only codes for which an answer may be degraded. Any other error of a dependency is a bug.
-DEGRADABLE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED})
-
 
 def open_channel(target: str, max_message_bytes: int = 16 * 2**20) -> grpc.Channel:
     """Open a channel to `host:port` with keepalive and message limits as our servers have them."""
@@ -37,13 +34,8 @@ def open_channel(target: str, max_message_bytes: int = 16 * 2**20) -> grpc.Chann
     )
 
 
-class Pending(Generic[Response]):
-    """A call under way.
-
-    Attributes:
-        name: of the call and its client span.
-        started: when, on the clock of `time.perf_counter`.
-    """
+class RemoteCall(Generic[Response]):
+    """A call under way; implements `Pending`."""
 
     def __init__(self, name: str, future: Any, span: trace.Span) -> None:
         self.name = name
@@ -52,11 +44,7 @@ class Pending(Generic[Response]):
         self._span = span
 
     def result(self) -> Response:
-        """Wait for the answer.
-
-        Raises:
-            MadangError: the callee's error, or UNAVAILABLE, DEADLINE_EXCEEDED.
-        """
+        """Wait for the answer. Raises: MadangError, as `Pending.result`."""
         try:
             response: Response = self._future.result()
         except grpc.RpcError as error:
@@ -89,7 +77,7 @@ class Remote(Generic[Request, Response]):
         self._cap = cap
         self._tracer = tracer
 
-    def start(self, request: Request) -> Pending[Response]:
+    def start(self, request: Request) -> RemoteCall[Response]:
         """Begin a call and return at once.
 
         Raises:
@@ -101,7 +89,7 @@ class Remote(Generic[Request, Response]):
         if user := SCOPE.get().user:
             metadata = (*metadata, (USER_HEADER, user))
         future = self._method.future(request, timeout=timeout, metadata=metadata)
-        return Pending(self._name, future, span)
+        return RemoteCall(self._name, future, span)
 
     def __call__(self, request: Request) -> Response:
         """Call and wait. Raises: MadangError, as `Pending.result`."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from madang.common.v1 import error_reason_pb2 as reason
 
-__all__ = ["Code", "MadangError", "invalid", "reason"]
+__all__ = ["DEGRADABLE", "Code", "MadangError", "invalid", "reason"]
 
 
 class Code(StrEnum):
@@ -23,6 +23,10 @@ class Code(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
     DATA_LOSS = "DATA_LOSS"
     INTERNAL = "INTERNAL"
+
+
+# The only codes for which an answer may be degraded. Any other error of a dependency is a bug.
+DEGRADABLE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED})
 
 
 class MadangError(Exception):

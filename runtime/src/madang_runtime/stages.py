@@ -9,9 +9,9 @@ from google.protobuf import duration_pb2
 from opentelemetry import trace
 
 from madang.common.v1 import serving_info_pb2
-from madang_runtime.clients import Pending
 from madang_runtime.errors import MadangError
 from madang_runtime.metrics import Metrics
+from madang_runtime.pending import Pending
 from madang_runtime.telemetry import current_trace_id
 
 Response = TypeVar("Response")

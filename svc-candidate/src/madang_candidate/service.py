@@ -12,9 +12,9 @@ from madang.feature.v1 import feature_store_pb2
 from madang_candidate.query import Floats, Query, Rows
 from madang_candidate.retrieval import Candidates, Retrieval
 from madang_candidate.tower import TowerBundle
-from madang_runtime.clients import DEGRADABLE, Pending
-from madang_runtime.errors import Code, MadangError, reason
+from madang_runtime.errors import DEGRADABLE, Code, MadangError, reason
 from madang_runtime.models.inputs import InputRows
+from madang_runtime.pending import Pending
 from madang_runtime.stages import Stages
 
 _DEFAULT_LIMIT, _DEFAULT_SIMILAR = 500, 20

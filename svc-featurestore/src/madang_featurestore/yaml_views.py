@@ -27,7 +27,7 @@ def load_view(path: Path) -> feature_store_pb2.FeatureView:
             _prefix(feature, "dtype", "D_TYPE_")
             _prefix(feature.get("window", {}), "type", "ACTION_TYPE_")
         return json_format.ParseDict(document, feature_store_pb2.FeatureView())
-    except (yaml.YAMLError, json_format.ParseError, AttributeError) as error:
+    except (yaml.YAMLError, json_format.ParseError, AttributeError, TypeError) as error:
         raise MadangError(
             Code.INVALID_ARGUMENT,
             reason.ERROR_REASON_FEATURE_VIEW_INVALID,

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from madang.candidate.v1 import candidate_pb2
 from madang.feature.v1 import feature_store_pb2
-from madang_runtime.clients import Pending
+from madang_runtime.pending import Pending
 
 
 class Candidates(Protocol):

@@ -17,8 +17,7 @@ from madang_ranker.paging import Page, next_token, parse_page
 from madang_ranker.reasons import Reasons
 from madang_ranker.scoring import DcnScorer, ScoreRequest, Scores
 from madang_ranker.surfaces import Surface, find_surface
-from madang_runtime.clients import DEGRADABLE
-from madang_runtime.errors import MadangError
+from madang_runtime.errors import DEGRADABLE, MadangError
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.stages import Stages
 

@@ -51,8 +51,12 @@ class Codes(nn.Embedding):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Codes of any shape → vectors."""
-        known = (input >= 0) & (input < self.num_embeddings)
-        return super().forward(torch.where(known, input, torch.zeros_like(input)))
+        return super().forward(self.known(input))
+
+    def known(self, codes: Tensor) -> Tensor:
+        """The codes, 0 in place of those outside the vocabulary."""
+        inside = (codes >= 0) & (codes < self.num_embeddings)
+        return torch.where(inside, codes, torch.zeros_like(codes))
 
 
 class Standardise(nn.BatchNorm1d):
@@ -164,7 +168,7 @@ class Dcn(nn.Module):
                 self.cell(item["cell"]),
                 self.district(item["district"]),
                 self.kind(item["kind"]),
-                self.category_hour(item["category"] * 24 + hour),
+                self.category_hour(self.category.known(item["category"]) * 24 + hour),
                 self.item_scale(numbers),
                 _dot(who[segment], what),
                 _dot(top[segment], what),
@@ -198,12 +202,15 @@ class Dcn(nn.Module):
         segment: Tensor,
     ) -> list[Tensor]:
         """How the item relates to what the user did, each of shape [rows, 1]."""
-        code, category = item["item_code"].unsqueeze(1), item["category"].unsqueeze(1)
-        bought = ((user["top_items"][segment] == code) * counts[segment]).sum(1, keepdim=True)
-        lately = (user["last_items"][segment] == code).float().sum(1, keepdim=True)
-        kind = (user["top_categories"][segment] == category) * shares[segment]
-        near_home = (user["home_district"][segment] == item["district"].unsqueeze(1)).float()
-        return [torch.log1p(bought), lately, kind.sum(1, keepdim=True), near_home]
+
+        def same(of_user: str, of_item: str) -> Tensor:
+            code = item[of_item].unsqueeze(1)
+            return (user[of_user][segment] == code) & (code > 0)  # unknown is like nothing
+
+        bought = (same("top_items", "item_code") * counts[segment]).sum(1, keepdim=True)
+        lately = same("last_items", "item_code").float().sum(1, keepdim=True)
+        kind = (same("top_categories", "category") * shares[segment]).sum(1, keepdim=True)
+        return [torch.log1p(bought), lately, kind, same("home_district", "district").float()]
 
     def forward(
         self,

@@ -31,12 +31,12 @@ def parse_page(request: pb.RecommendRequest, now_ms: int) -> Page:
         )
         return Page(0, asked)
     try:
-        text = base64.urlsafe_b64decode(request.page_token.encode()).decode()
+        text = base64.b64decode(request.page_token, b"-_", validate=True).decode()
         offset, time_ms, digest = text.split(".")
         page = Page(int(offset), int(time_ms))
     except (ValueError, binascii.Error, UnicodeError):
         raise _invalid("is not one of ours") from None
-    if digest != _digest(request):
+    if page.offset < 0 or page.time_ms < 0 or digest != _digest(request):
         raise _invalid("belongs to another request")
     return page
 

@@ -212,7 +212,13 @@ class _Market:
                 shown.append(page)
                 kept.append(i)
         return self._outcomes(
-            rng, day, visitors[kept], hours[kept], times[kept], places[kept], np.array(shown)
+            rng,
+            day,
+            visitors[kept],
+            hours[kept],
+            times[kept],
+            places[kept],
+            np.array(shown, np.int64).reshape(-1, _SHOWN),
         )
 
     def _page(self, rng: np.random.Generator, place: Floats, hour: int, spent: Floats) -> Ints:

@@ -1,0 +1,133 @@
+"""The model registry, hot models and fingerprints."""
+
+import json
+
+import pytest
+
+from madang.feature.v1 import feature_store_pb2 as pb
+from madang_runtime.errors import Code, MadangError, reason
+from madang_runtime.models.hot import HotModel
+from madang_runtime.models.inputs import check_fingerprint, feature_refs
+from madang_runtime.models.registry import ModelRegistry
+from madang_runtime.server import ServiceHost
+from madang_runtime.settings import ServiceSettings
+
+VIEW = pb.FeatureView(
+    name="v", entity="e", features=[{"name": "a", "dtype": 1}, {"name": "b", "dtype": 2, "dim": 3}]
+)
+
+
+@pytest.fixture(params=["file", "memory"])
+def registry(request, tmp_path):
+    return ModelRegistry(
+        f"file://{tmp_path}/models" if request.param == "file" else f"memory://{tmp_path}"
+    )
+
+
+def refused(call) -> int:
+    with pytest.raises(MadangError) as caught:
+        call()
+    return caught.value.reason
+
+
+def test_register_alias_load(registry):
+    version = registry.register("m", {"a.bin": b"abc"}, parameters={"n": 1}, metrics={"auc": 0.7})
+    registry.set_alias("m", "champion", version)
+    loaded = registry.load("m", registry.resolve("m"))
+    assert loaded.files == {"a.bin": b"abc"}
+    assert loaded.manifest.parameters == {"n": 1}
+    later = registry.register("m", {"a.bin": b"abd"})
+    assert registry.versions("m") == [version, later]
+
+
+def test_unknown_names_aliases_and_versions(registry):
+    missing = reason.ERROR_REASON_MODEL_NOT_FOUND
+    assert refused(lambda: registry.resolve("m")) == missing
+    assert refused(lambda: registry.load("m", "1")) == missing
+    assert refused(lambda: registry.set_alias("m", "champion", "1")) == missing
+    assert refused(lambda: registry.resolve("../etc", "x")) == reason.ERROR_REASON_FIELD_INVALID
+
+
+@pytest.mark.parametrize("harm", ["changed", "cut", "gone"])
+def test_a_file_that_differs_from_its_manifest_is_refused(tmp_path, harm):
+    registry = ModelRegistry(f"file://{tmp_path}")
+    version = registry.register("m", {"a.bin": b"abc", "b.bin": b"x"})
+    path = tmp_path / "m" / version / "a.bin"
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(b"abX" if harm == "changed" else b"a")
+    assert refused(lambda: registry.load("m", version)) == reason.ERROR_REASON_MODEL_CORRUPT
+
+
+def test_a_killed_writer_leaves_no_version(tmp_path):
+    registry = ModelRegistry(f"file://{tmp_path}")
+    version = registry.register("m", {"a.bin": b"abc"})
+    (tmp_path / "m" / version / "manifest.json").unlink()  # all files but the last
+    assert registry.versions("m") == []
+    assert refused(lambda: registry.load("m", version)) == reason.ERROR_REASON_MODEL_NOT_FOUND
+
+
+def test_a_broken_manifest_is_corrupt(tmp_path):
+    registry = ModelRegistry(f"file://{tmp_path}")
+    version = registry.register("m", {"a.bin": b"abc"})
+    (tmp_path / "m" / version / "manifest.json").write_text(json.dumps({"name": "m"}))
+    assert refused(lambda: registry.load("m", version)) == reason.ERROR_REASON_MODEL_CORRUPT
+
+
+def test_the_fingerprint_allows_appended_features_and_no_others(tmp_path):
+    registry = ModelRegistry(f"file://{tmp_path}")
+    manifest = registry.manifest("m", registry.register("m", {}, features=feature_refs(VIEW)))
+    more = pb.FeatureView()
+    more.CopyFrom(VIEW)
+    more.features.add(name="c", dtype=1)
+    check_fingerprint(manifest, [more])
+    other = pb.FeatureView()
+    other.CopyFrom(VIEW)
+    other.features[1].dim = 4
+    mismatch = reason.ERROR_REASON_FEATURE_FINGERPRINT_MISMATCH
+    assert refused(lambda: check_fingerprint(manifest, [other])) == mismatch
+    assert refused(lambda: check_fingerprint(manifest, [])) == mismatch
+
+
+class Loaded:
+    """What a version became."""
+
+    def __init__(self, files) -> None:
+        self.content = files.files["a.bin"]
+        if self.content == b"refuse":
+            raise MadangError(
+                Code.FAILED_PRECONDITION, reason.ERROR_REASON_FEATURE_FINGERPRINT_MISMATCH, "other"
+            )
+        if self.content == b"crash":
+            raise RuntimeError("no model")
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_hot_model_follows_its_alias_and_survives_bad_versions(tmp_path):
+    registry = ModelRegistry(f"file://{tmp_path}")
+    host = ServiceHost("t", ServiceSettings(default_deadline_seconds=0.01, model_poll_seconds=60))
+    model = HotModel(host, registry, "m", "champion", Loaded)
+    model.start()
+    assert refused(model.current) == reason.ERROR_REASON_MODEL_NOT_FOUND
+
+    def promote(content: bytes) -> None:
+        registry.set_alias("m", "champion", registry.register("m", {"a.bin": content}))
+        model.refresh()
+
+    promote(b"refuse")
+    assert refused(model.current) == reason.ERROR_REASON_FEATURE_FINGERPRINT_MISMATCH
+    promote(b"one")
+    first = model.current()
+    assert first.content == b"one"
+    for bad in (b"refuse", b"crash"):
+        promote(bad)
+        assert model.current() is first
+    promote(b"two")
+    assert model.current().content == b"two"
+    assert not first.closed, "requests under way may still use it"
+    host.closing.close()
+    assert first.closed
