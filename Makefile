@@ -40,7 +40,7 @@ test: setup lint types proto-check unit ## All checks and tests.
 lint: $(VENV)/.dev ## Style and the rules of the house.
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
-	@$(BIN)/buf lint && $(BIN)/buf format -d --exit-code protos/madang
+	@$(BIN)/buf lint && $(BIN)/buf format -d --exit-code
 
 types: $(VENV)/.dev ## mypy, strict.
 	@$(BIN)/mypy $(SOURCES)

@@ -8,9 +8,12 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from google.rpc import status_pb2
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).parent
+# The gateway turns errors into JSON only if it knows the types of their details.
+ERROR_TYPES = ("google/rpc/status.proto", "google/rpc/error_details.proto")
 
 
 def generate(out: Path) -> None:
@@ -25,11 +28,12 @@ def generate(out: Path) -> None:
     services = [s for s in sources if "\nservice " in (PROTOS / s).read_text()]
     _protoc(f"--python_out={out}", f"--mypy_out=quiet:{out}", *sources)
     _protoc(f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *services)
-    _protoc("--include_imports", f"--descriptor_set_out={descriptors}", *sources)
+    _protoc("--include_imports", f"--descriptor_set_out={descriptors}", *sources, *ERROR_TYPES)
 
 
 def _protoc(*arguments: str) -> None:
-    includes = (PROTOS, PROTOS / "third_party", files("grpc_tools") / "_proto")
+    installed = Path(status_pb2.__file__).parents[2]
+    includes = (PROTOS, PROTOS / "third_party", files("grpc_tools") / "_proto", installed)
     if status := protoc.main(["protoc", *(f"-I{path}" for path in includes), *arguments]):
         raise SystemExit(status)
 

@@ -93,6 +93,14 @@ def test_too_much_waiting_is_refused(batcher, recorder):
     assert refused[0].retry_after
 
 
+def test_a_wrong_number_of_results_is_an_error_of_that_batch_only():
+    batcher = DynamicBatcher(lambda items: items[1:], name="m", metrics=Metrics())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="1 items gave 0 results"):
+            batcher(1, 1)
+    batcher.close()
+
+
 def test_an_error_reaches_every_caller_of_the_batch_and_the_next_runs():
     def fail_on_three(items):
         if 3 in items:

@@ -60,6 +60,15 @@ def test_strings_must_be_utf8_with_rising_offsets():
     )
 
 
+def test_one_long_text_among_many_is_refused_before_it_is_padded():
+    offsets = np.full(10_001, 2**20, "<u4")
+    offsets[0] = 0
+    tensor = tensor_pb2.Tensor(
+        dtype=3, shape=[10_000], data=b"x" * 2**20, offsets=offsets.tobytes()
+    )
+    assert refused(tensor) == reason.ERROR_REASON_SHAPE_MISMATCH
+
+
 def test_blocks_check_names_dims_and_statuses():
     values, dims, statuses = block_columns(
         block(["a", "b"], np.ones((3, 3), np.float32), dims=[1, 2]), 3

@@ -171,6 +171,15 @@ def test_a_late_source_is_left_out_and_named():
     assert found.late["late"].code == Code.DEADLINE_EXCEEDED
 
 
+def test_all_sources_late_is_an_error_that_the_ranker_can_degrade():
+    slow = [Given(str(i), [i], delay=0.5) for i in range(4)]
+    started = time.monotonic()
+    with pytest.raises(MadangError) as caught:
+        Retrieval(slow, 60, 0.1).retrieve(Limit)
+    assert time.monotonic() - started < 0.3, "one deadline for all of them"
+    assert caught.value.code == Code.DEADLINE_EXCEEDED
+
+
 def test_a_bug_in_a_source_is_not_hidden():
     class Broken(Given):
         def propose(self, query):

@@ -118,6 +118,15 @@ def test_a_batch_of_requests_scores_as_each_alone(scorer):
     assert batch_tensors(requests, [3, 1, 7])["segment"].tolist() == [0] * 3 + [1] + [2] * 7
 
 
+def test_absurd_numbers_are_scored_without_nan(scorer):
+    odd = some_request(scorer, 3, 1)
+    odd.items.floats[:] = 3e38
+    odd.user.floats[:] = 3e38
+    scores = scorer.score(odd)
+    assert np.isfinite(scores.click).all()
+    assert np.isfinite(scores.order).all()
+
+
 def test_unknown_codes_and_missing_values_are_scored_as_newcomers(scorer):
     odd = some_request(scorer, 2, 1)
     odd.items.ints[:] = [[10**12], [-5]] * np.ones((1, odd.items.ints.shape[1]), np.int64)

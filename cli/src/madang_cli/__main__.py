@@ -1,6 +1,7 @@
 """The command line."""
 
 import signal
+import sys
 import threading
 import urllib.request
 from pathlib import Path
@@ -83,7 +84,7 @@ def up(
     if not workspace.source():
         raise typer.BadParameter(f"nothing is trained in {home}; run `madang train` first")
     stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
     with LocalMesh(
         home,
@@ -171,9 +172,11 @@ def _running(home: Path, name: str) -> MeshInfo:
 
 def main() -> None:
     """Run the command line; expected failures become one message."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))  # so that children are stopped
     try:
         app()
-    except (CallError, MissingFilesError, ProcessFailedError) as error:
+    except (CallError, MissingFilesError, ProcessFailedError, ValueError) as error:
         console.print(f"[red]{error}")
         raise SystemExit(1) from error
 

@@ -1,6 +1,5 @@
 """`madang demo`: data → models → mesh → a feed, and its trace."""
 
-import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ _TIMEOUT = 5.0
 
 def run_demo(source: DataSource, home: Path, console: Console) -> None:
     """Run everything in a folder of its own and take it down again."""
-    shutil.rmtree(home, ignore_errors=True)
     workspace = Workspace(home)
+    workspace.clear()
     console.rule("[bold]1 · data and models")
     with steps(console) as report:
         data = load(source, lambda share: report("data", share))

@@ -1,6 +1,7 @@
 """The folder that training writes to and the mesh reads from, and the data that was trained on."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -42,6 +43,12 @@ class Workspace:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.features = home / "features"
+
+    def clear(self) -> None:
+        """Remove what training wrote, and nothing else."""
+        for part in (self.home / "models", self.features, self.home / "data"):
+            shutil.rmtree(part, ignore_errors=True)
+        (self.home / "source.json").unlink(missing_ok=True)
 
     @property
     def registry(self) -> ModelRegistry:

@@ -16,6 +16,8 @@ DTYPES: "dict[tensor_pb2.DType.ValueType, np.dtype[Any]]" = {
     tensor_pb2.D_TYPE_FLOAT32: np.dtype("<f4"),
     tensor_pb2.D_TYPE_INT64: np.dtype("<i8"),
 }
+# Strings are padded to the longest one in memory.
+MAX_STRING_BYTES = 1024
 _OFFSET = np.dtype("<u4")
 
 
@@ -90,6 +92,11 @@ def _strings(tensor: tensor_pb2.Tensor, cells: int, field: str) -> Array:
     offsets = np.frombuffer(tensor.offsets, _OFFSET).astype(np.int64)
     if offsets[0] != 0 or offsets[-1] != len(tensor.data) or (np.diff(offsets) < 0).any():
         raise shape_mismatch(f"{field}.offsets", "must rise from 0 to the length of data")
+    if cells and (longest := int(np.diff(offsets).max())) > MAX_STRING_BYTES:
+        raise shape_mismatch(
+            f"{field}.data",
+            f"has a text of {longest} bytes, at most {MAX_STRING_BYTES} are allowed",
+        )
     texts = [tensor.data[a:b] for a, b in pairwise(offsets)]
     for i, text in enumerate(texts):
         try:

@@ -23,7 +23,10 @@ class Code(StrEnum):
     UNAVAILABLE = "UNAVAILABLE"
     DATA_LOSS = "DATA_LOSS"
     INTERNAL = "INTERNAL"
+    CANCELLED = "CANCELLED"
 
+
+_LONGEST = 1000
 
 # The only codes for which an answer may be degraded. Any other error of a dependency is a bug.
 DEGRADABLE = frozenset({Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.RESOURCE_EXHAUSTED})
@@ -49,6 +52,8 @@ class MadangError(Exception):
         retry_after: float | None = None,
         **about: str,
     ) -> None:
+        # Messages travel as headers, which are short.
+        message = message if len(message) <= _LONGEST else message[:_LONGEST] + "…"
         super().__init__(message)
         self.code = code
         self.reason = why

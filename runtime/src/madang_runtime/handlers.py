@@ -5,21 +5,24 @@ more instead of a chain of interceptors.
 """
 
 import logging
+import string
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from madang_runtime.admission import AdmissionPool
-from madang_runtime.errors import Code, MadangError, reason
-from madang_runtime.limits import Check, compile_limits, run_checks
+from madang_runtime.errors import Code, MadangError, invalid, reason
+from madang_runtime.limits import compile_limits, run_checks
 from madang_runtime.metrics import Metrics
 from madang_runtime.scope import SCOPE, USER_HEADER, CallScope, deadline_exceeded
 from madang_runtime.telemetry import parent_from
@@ -29,6 +32,7 @@ log = logging.getLogger(__name__)
 DOMAIN = "madang"
 DETAILS_KEY = "grpc-status-details-bin"
 _CODES = {code.name: code for code in grpc.StatusCode}
+_PRINTABLE = string.digits + string.ascii_letters + string.punctuation
 Handler = Callable[[Any, grpc.ServicerContext], Any]
 
 
@@ -66,37 +70,68 @@ class Registrar:
     def _wrap(
         self, service: str, method: str, handler: "grpc.RpcMethodHandler[Any, Any]"
     ) -> "grpc.RpcMethodHandler[Any, Any]":
-        deserialize = handler.request_deserializer
-        checks = compile_limits(deserialize.__self__.DESCRIPTOR)  # type: ignore[union-attr]
+        parse = _Parser(handler.request_deserializer)
         if handler.unary_unary:
+            inner = handler.unary_unary
             return grpc.unary_unary_rpc_method_handler(
-                _around(self._surroundings, service, method, checks, handler.unary_unary),
-                deserialize,
-                handler.response_serializer,
+                _around(self._surroundings, service, method, lambda raw, c: inner(parse(raw), c)),
+                response_serializer=handler.response_serializer,
             )
         if handler.stream_unary:
             return grpc.stream_unary_rpc_method_handler(
                 _around(
-                    self._surroundings, service, method, [], _checked(checks, handler.stream_unary)
+                    self._surroundings,
+                    service,
+                    method,
+                    _streamed(parse, handler.stream_unary, self._surroundings.deadline_cap),
                 ),
-                deserialize,
-                handler.response_serializer,
+                response_serializer=handler.response_serializer,
             )
         raise TypeError(f"{service}/{method}: streamed answers have no wrapping yet")
 
 
-def _checked(checks: list[Check], handler: Handler) -> Handler:
-    def validated(requests: Iterator[Any]) -> Iterator[Any]:
-        for request in requests:
-            run_checks(checks, request)
-            yield request
+class _Parser:
+    """Parses a request and checks the limits of its type."""
 
-    return lambda requests, context: handler(validated(requests), context)
+    def __init__(self, deserialize: Any) -> None:
+        self._deserialize = deserialize
+        self._checks = compile_limits(deserialize.__self__.DESCRIPTOR)
+
+    def __call__(self, raw: bytes) -> Any:
+        try:
+            request = self._deserialize(raw)
+        except DecodeError as error:
+            raise invalid(
+                "request", "is no message of its type, or has text that is not UTF-8"
+            ) from error
+        run_checks(self._checks, request)
+        return request
 
 
-def _around(
-    around: Surroundings, service: str, method: str, checks: list[Check], handler: Handler
-) -> Handler:
+def _streamed(parse: _Parser, handler: Handler, patience: float) -> Handler:
+    """A handler of streamed requests. A stream holds a thread: one that is silent for longer than
+    `patience` seconds is cancelled."""
+
+    def call(raws: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+        def requests() -> Iterator[Any]:
+            while True:
+                silent = threading.Timer(patience, context.cancel)
+                silent.daemon = True
+                silent.start()
+                try:
+                    raw = next(raws, None)
+                finally:
+                    silent.cancel()
+                if raw is None:
+                    return
+                yield parse(raw)
+
+        return handler(requests(), context)
+
+    return call
+
+
+def _around(around: Surroundings, service: str, method: str, handler: Handler) -> Handler:
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     span_name = f"{service}/{method}"
     ok_seconds = around.metrics.seconds.labels(method, "OK")
@@ -118,13 +153,17 @@ def _around(
             around.metrics.waited.observe(around.pool.admit())
             scope = _scope(context, around.deadline_cap)
             scope_token = SCOPE.set(scope)
-            run_checks(checks, request)
             response = handler(request, context)
             ok_seconds.observe(time.perf_counter() - started)
             return response
         except MadangError as error:
             _failed(around.metrics, method, span, error.code, started)
             failure = error
+        except grpc.RpcError as error:  # the caller's stream broke
+            _failed(around.metrics, method, span, Code.CANCELLED, started)
+            failure = MadangError(
+                Code.CANCELLED, reason.ERROR_REASON_DEADLINE_EXCEEDED, f"the stream ended: {error}"
+            )
         except Exception:
             log.exception("%s failed", span_name)
             _failed(around.metrics, method, span, Code.INTERNAL, started)
@@ -147,7 +186,8 @@ def _scope(context: grpc.ServicerContext, cap: float) -> CallScope:
     if left <= 0 or not context.is_active():
         raise deadline_exceeded("the deadline passed before the work began")
     user = next((v for k, v in context.invocation_metadata() if k == USER_HEADER), "")
-    return CallScope(time.monotonic() + left, context.is_active, str(user))
+    # Only ASCII may be sent on.
+    return CallScope(time.monotonic() + left, context.is_active, quote(user, safe=_PRINTABLE))
 
 
 def _failed(metrics: Metrics, method: str, span: trace.Span, code: Code, started: float) -> None:

@@ -130,8 +130,10 @@ def _defined(field: FieldDescriptor) -> Check:
     name, numbers = field.name, set(field.enum_type.values_by_number) - {0}
 
     def check(message: Message, path: str) -> None:
-        if (value := getattr(message, name)) not in numbers:
-            raise invalid(path + name, f"is {value}, must be one of {sorted(numbers)}")
+        value = getattr(message, name)
+        for element in value if field.is_repeated else (value,):
+            if element not in numbers:
+                raise invalid(path + name, f"is {element}, must be one of {sorted(numbers)}")
 
     return check
 

@@ -62,9 +62,7 @@ class Stages:
         return serving_info_pb2.ServingInfo(
             models=models,
             stages=[
-                serving_info_pb2.StageTiming(
-                    name=name, elapsed=duration_pb2.Duration(nanos=int(seconds * 1e9))
-                )
+                serving_info_pb2.StageTiming(name=name, elapsed=_duration(seconds))
                 for name, seconds in self._timings
             ],
             degraded=self._degraded,
@@ -72,3 +70,9 @@ class Stages:
             freshness_token=freshness_token,
             trace_id=current_trace_id(),
         )
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(int(seconds * 1e9))
+    return duration

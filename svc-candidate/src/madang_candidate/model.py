@@ -37,6 +37,11 @@ class TowerConfig:
         return asdict(self)
 
 
+# Standardised numbers beyond it are errors of the data; they must not drown the rest.
+_WIDEST = 10.0
+_MOST_COUNTS = 1e4
+
+
 class Codes(nn.Embedding):
     """An embedding that reads codes outside its vocabulary as 0, unknown."""
 
@@ -65,7 +70,7 @@ class Standardise(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Standardise rows of shape [n, columns]."""
-        scaled = (rows - self.mean) / self.std
+        scaled = ((rows - self.mean) / self.std).clamp(-_WIDEST, _WIDEST)
         return torch.where(torch.isnan(scaled), torch.zeros_like(scaled), scaled)
 
 
@@ -78,6 +83,11 @@ def pooled(vectors: Tensor, weights: Tensor) -> Tensor:
     """
     total = weights.sum(1, keepdim=True).clamp(min=1e-6)
     return (vectors * (weights / total).unsqueeze(2)).sum(1)
+
+
+def _weights(floats: Tensor) -> Tensor:
+    """Counts as weights: no value counts 0, and none is absurdly large."""
+    return torch.relu(torch.nan_to_num(floats)).clamp(max=_MOST_COUNTS)
 
 
 class UserTower(nn.Module):
@@ -115,8 +125,8 @@ class UserTower(nn.Module):
         """Vectors of shape [n, dimension]."""
         del context_floats  # the cell says where
         code = {name: user_ints[:, columns] for name, columns in self._ints.items()}
-        top_weights = torch.nan_to_num(user_floats[:, self._floats["top_item_counts"]])
-        shares = torch.nan_to_num(user_floats[:, self._floats["top_category_shares"]])
+        top_weights = _weights(user_floats[:, self._floats["top_item_counts"]])
+        shares = _weights(user_floats[:, self._floats["top_category_shares"]])
         last_weights = (code["last_items"] > 0).float() * self._recency(code["last_items"])
         top = pooled(self.item(code["top_items"]), top_weights)
         last = pooled(self.item(code["last_items"]), last_weights)

@@ -1,5 +1,6 @@
 """Runs the sources in parallel and fuses their lists."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -55,17 +56,23 @@ class Retrieval:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="source")
 
     def retrieve(self, query: Query) -> Candidates:
-        """Retrieve; a source that is late is left out and named in `late`."""
+        """Retrieve; a source that is late is left out and named in `late`.
+
+        Raises:
+            MadangError: DEADLINE_EXCEEDED when all are late; or whatever a source raised.
+        """
         running = {s.name: self._start(s, query) for s in self.sources}
-        timeout = max(min(self._timeout, SCOPE.get().remaining), 0)
+        until = time.monotonic() + min(self._timeout, SCOPE.get().remaining)
         lists: dict[str, Ranked] = {}
         late: dict[str, MadangError] = {}
         for name, future in running.items():
             try:
-                lists[name] = future.result(timeout)
+                lists[name] = future.result(max(until - time.monotonic(), 0))
             except FutureTimeout:
                 future.cancel()
-                late[name] = deadline_exceeded(f"source {name!r} took over {timeout:.3f} s")
+                late[name] = deadline_exceeded(f"source {name!r} took over {self._timeout} s")
+        if not lists:
+            raise deadline_exceeded(f"no source answered within {self._timeout} s")
         return self._fused(lists, query.limit, late)
 
     def _start(self, source: Source, query: Query) -> "Future[Ranked]":

@@ -1,6 +1,5 @@
 """Retrieve, RetrieveSimilar and GetIndexInfo, free of transport."""
 
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from madang_runtime.errors import DEGRADABLE, Code, MadangError, reason
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.pending import Pending
 from madang_runtime.stages import Stages
+from madang_runtime.times import given_ms, now_ms
 
 _DEFAULT_LIMIT, _DEFAULT_SIMILAR = 500, 20
 _RECENT_ACTIONS = 3
@@ -55,18 +55,19 @@ class CandidateFinder:
         bundle, place = self._bundle(), request.place
         deliverable = bundle.index.deliverable(place.latitude, place.longitude)
         user, recent, token = self._user(bundle, request, stages)
-        time_ms = request_time_ms(request)
+        time_ms = given_ms(request, "request_time", now_ms())
         context = bundle.context(time_ms, place.latitude, place.longitude)
         with stages.stage("user_tower"):
             vector = bundle.user_vector(user, context)
         hour = int(context.ints[0, 0])
-        kinds = [k for k in request.kinds if k]
         query = Query(
             bundle=bundle,
             user=user,
             user_vector=vector,
             recent=recent,
-            allowed=bundle.index.allowed(deliverable, hour, kinds, request.exclude_item_ids),
+            allowed=bundle.index.allowed(
+                deliverable, hour, request.kinds, request.exclude_item_ids
+            ),
             latitude=place.latitude,
             longitude=place.longitude,
             hour=hour,
@@ -168,10 +169,3 @@ def _response(
 
 def _packed(scores: Floats) -> bytes:
     return scores.astype("<f4", copy=False).tobytes()
-
-
-def request_time_ms(request: pb.RetrieveRequest) -> int:
-    """The request's time, or now."""
-    if request.HasField("request_time"):
-        return request.request_time.ToMilliseconds()
-    return time.time_ns() // 1_000_000

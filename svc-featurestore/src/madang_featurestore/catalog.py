@@ -41,9 +41,26 @@ class CompiledView:
 
 
 @dataclass(frozen=True)
-class _Snapshot:
+class Snapshot:
+    """The views of one epoch."""
+
     epoch: int
     views: dict[str, CompiledView]
+
+    def find(self, name: str) -> CompiledView:
+        """A view by name. Raises: MadangError FEATURE_VIEW_NOT_FOUND."""
+        if name not in self.views:
+            raise MadangError(
+                Code.NOT_FOUND,
+                reason.ERROR_REASON_FEATURE_VIEW_NOT_FOUND,
+                f"no feature view is named {name!r}",
+                view=name,
+            )
+        return self.views[name]
+
+    def all(self) -> list[CompiledView]:
+        """The views by name."""
+        return [view for _, view in sorted(self.views.items())]
 
 
 class ViewCatalog:
@@ -51,38 +68,19 @@ class ViewCatalog:
 
     def __init__(self, store: RowStore) -> None:
         self._store = store
-        self._snapshot = _Snapshot(-1, {})
+        self._snapshot = Snapshot(-1, {})
 
-    def at(self, epoch: int) -> bool:
-        """Whether the cache is of this epoch; if it is older it is read anew."""
-        if self._snapshot.epoch == epoch:
-            return True
-        self.reload()
-        return False
+    def cached(self) -> Snapshot:
+        """The views as they were when last read."""
+        return self._snapshot
 
-    def reload(self) -> None:
-        """Read all definitions from the store."""
+    def reload(self) -> Snapshot:
+        """Read all definitions from the store, unless they are the cached ones."""
         epoch, stored = self._store.views()
-        self._snapshot = _Snapshot(
-            epoch, {name: CompiledView(_versions(payload)) for name, payload in stored.items()}
-        )
-
-    def all(self) -> list[CompiledView]:
-        """The cached views by name."""
-        return [view for _, view in sorted(self._snapshot.views.items())]
-
-    def find(self, name: str) -> CompiledView:
-        """A view by name. Raises: MadangError FEATURE_VIEW_NOT_FOUND."""
-        if name not in self._snapshot.views:
-            self.reload()
-        if name not in self._snapshot.views:
-            raise MadangError(
-                Code.NOT_FOUND,
-                reason.ERROR_REASON_FEATURE_VIEW_NOT_FOUND,
-                f"no feature view is named {name!r}",
-                view=name,
-            )
-        return self._snapshot.views[name]
+        if epoch != self._snapshot.epoch:
+            views = {name: CompiledView(_versions(payload)) for name, payload in stored.items()}
+            self._snapshot = Snapshot(epoch, views)
+        return self._snapshot
 
     def apply(self, view: View) -> tuple[View, bool]:
         """Create a view or append features to it.

@@ -4,9 +4,11 @@ import hashlib
 
 from madang.common.v1 import tensor_pb2
 from madang.feature.v1 import feature_store_pb2
+from madang_featurestore.layout import RowLayout
 from madang_runtime.errors import Code, MadangError, reason
 
 _MINUTE_MS, _DAY_MS = 60_000, 86_400_000
+MAX_ROW_BYTES = 64 * 1024
 LONGEST_WINDOW_MS = 28 * _DAY_MS
 LONGEST_TTL_MS = 3650 * _DAY_MS
 WINDOWED_ENTITIES = ("item", "user")
@@ -40,6 +42,8 @@ def validate(view: feature_store_pb2.FeatureView) -> None:
         raise _invalid("entity", f"a windowed view counts for one of {WINDOWED_ENTITIES}")
     for i, f in enumerate(view.features):
         _validate_feature(f, f"features[{i}]")
+    if (size := RowLayout(view).dtype.itemsize) > MAX_ROW_BYTES:
+        raise _invalid("features", f"take {size:,} bytes a row, at most {MAX_ROW_BYTES:,}")
 
 
 def _validate_feature(f: feature_store_pb2.Feature, field: str) -> None:

@@ -1,9 +1,6 @@
 """Look-ups, writes and actions."""
 
-import time
 from collections.abc import Sequence
-
-from google.protobuf import timestamp_pb2
 
 from madang.feature.v1 import feature_store_pb2 as pb
 from madang_featurestore.catalog import CompiledView, ViewCatalog
@@ -11,13 +8,14 @@ from madang_featurestore.freshness import check_fresh, parse_token, token
 from madang_featurestore.rows import pack_rows, unpack_rows
 from madang_featurestore.stores.base import RECENT_TTL_MS, Event, Read, RowStore
 from madang_runtime.errors import invalid
+from madang_runtime.times import given_ms, now_ms
 
 MAX_ENTITIES = 20_000
+MAX_ANSWER_BYTES = 12 * 2**20  # a gRPC message holds 16 MiB
 # Rows outlive their expiry so that readers are told EXPIRED for a while instead of NOT_FOUND.
 _KEEP_EXPIRED = 2
 _FUTURE_MS = 300_000
 _DEFAULT_RECENT = 3
-_DEFAULT_RECENT_TYPES = (pb.ACTION_TYPE_CLICK, pb.ACTION_TYPE_ORDER, pb.ACTION_TYPE_SEARCH)
 
 
 class FeatureStore:
@@ -46,37 +44,41 @@ class FeatureStore:
         if not request.lookups and not recent.user_ids:
             raise invalid("lookups", "is empty, and so is recent_actions")
         wanted = parse_token(request.freshness_token)
-        now_ms = _now_ms()
-        views, read = self._read(request, now_ms)
+        now = now_ms()
+        views, read = self._read(request, now)
         check_fresh(read.sequence, wanted)
         rows, at = [], 0
         for view, lookup in zip(views, request.lookups, strict=True):
             values = read.values[at : at + len(lookup.entity_ids)]
             at += len(values)
-            rows.append(_decode(view, values, tuple(lookup.features), now_ms))
+            rows.append(_decode(view, values, tuple(lookup.features), now))
         recents = [
             _recent(user, payloads, recent)
             for user, payloads in zip(recent.user_ids, read.recent, strict=True)
         ]
         return rows, recents, token(read.sequence)
 
-    def _read(
-        self, request: pb.LookupFeaturesRequest, now_ms: int
-    ) -> tuple[list[CompiledView], Read]:
+    def _read(self, request: pb.LookupFeaturesRequest, now: int) -> tuple[list[CompiledView], Read]:
         """Read by the cached definitions; once more if they turn out to be old."""
         within = request.recent_actions.within.ToMilliseconds() or RECENT_TTL_MS
         if not 0 < within <= RECENT_TTL_MS:
             raise invalid("recent_actions.within", "must be positive and at most 1 hour")
+        users = list(request.recent_actions.user_ids)
+        snapshot = self._catalog.cached()
         while True:
-            views = [self._catalog.find(lookup.view) for lookup in request.lookups]
+            if any(lookup.view not in snapshot.views for lookup in request.lookups):
+                snapshot = self._catalog.reload()
+            views = [snapshot.find(lookup.view) for lookup in request.lookups]
+            _check_size(views, request)
             keys = [
                 key
                 for view, lookup in zip(views, request.lookups, strict=True)
                 for key in view.keys(list(lookup.entity_ids))
             ]
-            read = self._store.read(keys, list(request.recent_actions.user_ids), now_ms - within)
-            if self._catalog.at(read.epoch):
+            read = self._store.read(keys, users, now - within)
+            if read.epoch == snapshot.epoch:
                 return views, read
+            snapshot = self._catalog.reload()
 
     def write(self, request: pb.WriteFeaturesRequest) -> tuple[int, str]:
         """Replace rows of a view, all or none.
@@ -88,18 +90,20 @@ class FeatureStore:
             MadangError: FIELD_INVALID, FEATURE_VIEW_NOT_FOUND, FEATURE_NOT_FOUND,
                 SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
         """
-        view = self._catalog.find(request.view)
+        view = self._catalog.reload().find(request.view)
         if view.windows:
             raise invalid("view", f"{view.name!r} counts actions; use RecordActions")
         ids = list(request.entity_ids)
         if len(set(ids)) < len(ids):
             raise invalid("entity_ids", "has an id twice")
-        now_ms = _now_ms()
-        event_time_ms = _event_time(request, "event_time", now_ms)
+        now = now_ms()
+        event_time_ms = _event_time(request, now)
+        if view.ttl_ms is not None and event_time_ms + view.ttl_ms <= now:
+            raise invalid("event_time", "is older than the view's ttl")
         packed = pack_rows(view.layout, request.blocks, len(ids), event_time_ms, view.ttl_ms)
         keep = None if view.ttl_ms is None else view.ttl_ms * _KEEP_EXPIRED
         if keep is not None:
-            keep = max(keep - (now_ms - event_time_ms), 1)
+            keep = max(keep - (now - event_time_ms), 1)
         sequence = self._store.write(dict(zip(view.keys(ids), packed, strict=True)), keep)
         return len(ids), token(sequence)
 
@@ -109,13 +113,12 @@ class FeatureStore:
         Raises:
             MadangError: FIELD_INVALID, STORE_UNAVAILABLE.
         """
-        now_ms = _now_ms()
-        self._catalog.reload()
-        windowed = [view for view in self._catalog.all() if view.windows]
+        now = now_ms()
+        windowed = [view for view in self._catalog.reload().all() if view.windows]
         events = [
             event
             for i, action in enumerate(actions)
-            if (event := _event(action, windowed, now_ms, f"actions[{i}]"))
+            if (event := _event(action, windowed, now, f"actions[{i}]"))
         ]
         recorded, sequence = self._store.record(events)
         return pb.RecordActionsResponse(
@@ -127,61 +130,61 @@ class FeatureStore:
 
 
 def _decode(
-    view: CompiledView, values: list[bytes | None], names: tuple[str, ...], now_ms: int
+    view: CompiledView, values: list[bytes | None], names: tuple[str, ...], now: int
 ) -> pb.ViewRows:
     if view.windows:
-        blocks = view.windows.counts(view.layout, values, names, now_ms)
+        blocks = view.windows.counts(view.layout, values, names, now)
     else:
-        blocks = unpack_rows(view.layouts, view.layout, values, names, now_ms)
+        blocks = unpack_rows(view.layouts, view.layout, values, names, now)
     return pb.ViewRows(view=view.name, version=view.layout.version, blocks=blocks)
 
 
 def _recent(user: str, payloads: list[bytes], asked: pb.RecentActionsLookup) -> pb.RecentActions:
-    types = asked.types or _DEFAULT_RECENT_TYPES
-    actions = [a for a in map(pb.Action.FromString, payloads) if a.type in types]
+    actions = [
+        action
+        for action in map(pb.Action.FromString, payloads)
+        if not asked.types or action.type in asked.types
+    ]
     return pb.RecentActions(user_id=user, actions=actions[: asked.limit or _DEFAULT_RECENT])
 
 
-def _event(
-    action: pb.Action, windowed: list[CompiledView], now_ms: int, field: str
-) -> Event | None:
+def _check_size(views: list[CompiledView], request: pb.LookupFeaturesRequest) -> None:
+    size = sum(
+        len(lookup.entity_ids) * view.layout.dtype.itemsize
+        for view, lookup in zip(views, request.lookups, strict=True)
+    )
+    if size > MAX_ANSWER_BYTES:
+        raise invalid("lookups", f"reads {size:,} bytes of rows, at most {MAX_ANSWER_BYTES:,}")
+
+
+def _event(action: pb.Action, windowed: list[CompiledView], now: int, field: str) -> Event | None:
     """The store's event of an action; None when it is too old to change anything."""
     if action.type == pb.ACTION_TYPE_SEARCH and not action.query:
         raise invalid(f"{field}.query", "is required for a search")
     if action.type != pb.ACTION_TYPE_SEARCH and not action.item_id:
         raise invalid(f"{field}.item_id", "is required unless the action is a search")
-    time_ms = _event_time(action, f"{field}.event_time", now_ms)
+    time_ms = _event_time(action, now, f"{field}.")
     counters = {}
     for view in windowed:
         assert view.windows
         entity_id = action.item_id if view.windows.entity == "item" else action.user_id
-        increments = view.windows.increments(action.type, time_ms, now_ms)
+        increments = view.windows.increments(action.type, time_ms, now)
         if entity_id and increments:
             (key,) = view.keys([entity_id])
             counters[key] = (view.windows.longest_ms, increments)
-    if not counters and time_ms < now_ms - RECENT_TTL_MS:
+    # Views are counted but not listed: three pages of them would push every click out.
+    listed = action.type != pb.ACTION_TYPE_VIEW and time_ms >= now - RECENT_TTL_MS
+    if not counters and not listed:
         return None
     kept = pb.Action()
     kept.CopyFrom(action)
     kept.event_time.FromMilliseconds(time_ms)
-    return Event(action.event_id, action.user_id, time_ms, kept.SerializeToString(), counters)
+    payload = kept.SerializeToString() if listed else b""
+    return Event(action.event_id, action.user_id, time_ms, payload, counters)
 
 
-def _event_time(message: pb.Action | pb.WriteFeaturesRequest, field: str, now_ms: int) -> int:
-    if not message.HasField("event_time"):
-        return now_ms
-    time_ms = _milliseconds(message.event_time, field)
-    if time_ms > now_ms + _FUTURE_MS:
-        raise invalid(field, "is more than 5 minutes in the future")
+def _event_time(message: pb.Action | pb.WriteFeaturesRequest, now: int, path: str = "") -> int:
+    time_ms = given_ms(message, "event_time", now, path)
+    if time_ms > now + _FUTURE_MS:
+        raise invalid(f"{path}event_time", "is more than 5 minutes in the future")
     return time_ms
-
-
-def _milliseconds(timestamp: timestamp_pb2.Timestamp, field: str) -> int:
-    try:
-        return timestamp.ToMilliseconds()
-    except ValueError as error:
-        raise invalid(field, str(error)) from error
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -101,11 +101,12 @@ class RowLayout:
         Raises:
             MadangError: FEATURE_NOT_FOUND.
         """
-        if names not in self._selections:
+        plan = self._selections.get(names)
+        if plan is None:
             if len(self._selections) > 1000:  # callers that never repeat themselves
                 self._selections.clear()
-            self._selections[names] = self._plan(names)
-        return self._selections[names]
+            plan = self._selections[names] = self._plan(names)
+        return plan
 
     def _plan(self, names: tuple[str, ...]) -> list[Selection]:
         wanted = [self.column(name) for name in names] or list(self.columns.values())

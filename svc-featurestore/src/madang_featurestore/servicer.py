@@ -34,15 +34,14 @@ class FeatureStoreServicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self, request: pb.GetFeatureViewRequest, context: grpc.ServicerContext
     ) -> pb.GetFeatureViewResponse:
         """See the proto."""
-        self._catalog.reload()
-        return pb.GetFeatureViewResponse(view=self._catalog.find(request.name).definition)
+        return pb.GetFeatureViewResponse(view=self._catalog.reload().find(request.name).definition)
 
     def ListFeatureViews(
         self, request: pb.ListFeatureViewsRequest, context: grpc.ServicerContext
     ) -> pb.ListFeatureViewsResponse:
         """See the proto. The page token is the last name seen."""
-        self._catalog.reload()
-        after = [v.definition for v in self._catalog.all() if v.name > request.page_token]
+        views = self._catalog.reload().all()
+        after = [v.definition for v in views if v.name > request.page_token]
         size = request.page_size or _DEFAULT_PAGE
         page = after[:size]
         more = page[-1].name if len(after) > size else ""

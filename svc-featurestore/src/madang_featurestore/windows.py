@@ -79,7 +79,8 @@ class WindowLayout:
         for ring in self.rings:
             counters = tuple(i for i, t in enumerate(ring.types) if t == action)
             if counters and time_ms > now_ms - ring.length_ms:
-                bucket = time_ms // ring.width_ms
+                # An event from a clock that is ahead counts as now.
+                bucket = min(time_ms, now_ms) // ring.width_ms
                 found.append(Increment(ring.offset, ring.slot_bytes, bucket, counters))
         return found
 

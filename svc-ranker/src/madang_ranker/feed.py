@@ -1,6 +1,5 @@
 """Recommend and Rank: retrieve, hydrate, score, order."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from madang_ranker.surfaces import Surface, find_surface
 from madang_runtime.errors import DEGRADABLE, MadangError
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.stages import Stages
+from madang_runtime.times import given_ms, now_ms
 
 _DEFAULT_PAGE = 20
 
@@ -71,7 +71,7 @@ class Feed:
             MadangError: PAGE_TOKEN_INVALID, SURFACE_NOT_FOUND, PLACE_NOT_SERVED, NOT_READY.
         """
         surface, scorer = find_surface(self._surfaces, request.surface), self._scorer()
-        page = parse_page(request, _now_ms())
+        page = parse_page(request, now_ms())
         proposed = self._propose(request, page, surface, scorer, stages)
         models = [scorer.version]
         scores: Scores | None = None
@@ -125,7 +125,7 @@ class Feed:
         except MadangError as error:
             _degradable(error)
             stages.degrade("candidate", error, "popular items of the area")
-            return self._fallback(request, scorer)
+            return self._fallback(request, surface, scorer)
         stages.adopt(answer.serving_info)
         return Proposed(
             list(answer.item_ids),
@@ -135,12 +135,15 @@ class Feed:
         )
 
     @staticmethod
-    def _fallback(request: pb.RecommendRequest, scorer: DcnScorer) -> Proposed:
+    def _fallback(request: pb.RecommendRequest, surface: Surface, scorer: DcnScorer) -> Proposed:
+        """Popular shops; nothing on a surface that shows no shops."""
+        shop = place_pb2.ITEM_KIND_SHOP
         excluded = set(request.exclude_item_ids)
         found = scorer.fallback.items(request.place.latitude, request.place.longitude)
-        ids = [i for i in found if i not in excluded]
+        wanted = not surface.kinds or shop in surface.kind_values
+        ids = [i for i in found if i not in excluded] if wanted else []
         order = np.float32(1) / np.arange(1, len(ids) + 1, dtype=np.float32)
-        shops = bytes([place_pb2.ITEM_KIND_SHOP]) * len(ids)
+        shops = bytes([shop]) * len(ids)
         return Proposed(ids, shops, order, Reasons.fallback(len(ids)))
 
     def rank(self, request: pb.RankRequest, stages: Stages) -> pb.RankResponse:
@@ -160,8 +163,7 @@ class Feed:
         user, items, token = self._hydrate(
             scorer, request.user_id, [] if given else ids, request.freshness_token, stages
         )
-        asked = request.request_time
-        time_ms = asked.ToMilliseconds() if request.HasField("request_time") else _now_ms()
+        time_ms = given_ms(request, "request_time", now_ms())
         context = scorer.context(time_ms, request.place.latitude, request.place.longitude)
         with stages.stage("score"):
             scores = scorer.score(ScoreRequest(user, context, given or items))
@@ -222,7 +224,3 @@ def _degradable(error: MadangError) -> None:
 
 def _packed(values: Floats) -> bytes:
     return values.astype("<f4", copy=False).tobytes()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -42,6 +42,11 @@ class DcnConfig:
         return asdict(self)
 
 
+# Standardised numbers beyond it are errors of the data; they must not drown the rest.
+_WIDEST = 10.0
+_MOST_COUNTS = 1e4
+
+
 class Codes(nn.Embedding):
     """An embedding that reads codes outside its vocabulary as 0, unknown."""
 
@@ -66,12 +71,17 @@ class Standardise(nn.BatchNorm1d):
         """Standardise rows of shape [n, columns]."""
         missing = torch.isnan(input)
         filled = torch.where(missing, self.running_mean.expand_as(input), input)  # type: ignore[union-attr]
-        return super().forward(filled)
+        return super().forward(filled).clamp(-_WIDEST, _WIDEST)
 
 
 def _pooled(vectors: Tensor, weights: Tensor) -> Tensor:
     total = weights.sum(1, keepdim=True).clamp(min=1e-6)
     return (vectors * (weights / total).unsqueeze(2)).sum(1)
+
+
+def _weights(floats: Tensor) -> Tensor:
+    """Counts as weights: no value counts 0, and none is absurdly large."""
+    return torch.relu(torch.nan_to_num(floats)).clamp(max=_MOST_COUNTS)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -129,8 +139,8 @@ class Dcn(nn.Module):
         """
         user = {n: user_ints[:, c] for n, c in self._user["INT64"].items()}
         item = {n: item_ints[:, c][:, 0] for n, c in self._item["INT64"].items()}
-        counts = torch.nan_to_num(user_floats[:, self._user["FLOAT32"]["top_item_counts"]])
-        shares = torch.nan_to_num(user_floats[:, self._user["FLOAT32"]["top_category_shares"]])
+        counts = _weights(user_floats[:, self._user["FLOAT32"]["top_item_counts"]])
+        shares = _weights(user_floats[:, self._user["FLOAT32"]["top_category_shares"]])
         recency = 0.7 ** torch.arange(user["last_items"].shape[1], dtype=torch.float32)
         who = self.user(user["user_code"][:, 0])
         top = _pooled(self.item(user["top_items"]), counts)

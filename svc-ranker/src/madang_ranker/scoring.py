@@ -62,6 +62,8 @@ class DcnScorer:
         self.fallback = Fallback(model.files["fallback.npz"])
         self._clock = Clock(manifest.parameters["utc_offset_hours"])
         self._backend = OnnxBackend(model.files["model.onnx"], threads)
+        for n in (1, 2, 512):  # ONNX Runtime plans its memory by shape
+            self._run([self._nothing(n)] * 2)
         self._batcher = DynamicBatcher(
             self._run,
             name=manifest.name,
@@ -69,8 +71,6 @@ class DcnScorer:
             max_rows=batch_rows,
             max_delay=batch_delay,
         )
-        for n in (1, 2, 512):  # ONNX Runtime plans its memory by shape
-            self._run([self._nothing(n)] * 2)
 
     def context(self, time_ms: int, latitude: float, longitude: float) -> InputRows:
         """The context row of a request."""

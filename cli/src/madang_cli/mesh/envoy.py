@@ -92,7 +92,7 @@ def _route(name: str, match: dict[str, Any], upstream: Upstream) -> dict[str, An
             },
             "hash_policy": [{"header": {"header_name": "x-madang-user", "regex_rewrite": salted}}],
             "timeout": "0s",
-            "max_stream_duration": {"grpc_timeout_header_max": "60s"},
+            "max_stream_duration": {"grpc_timeout_header_max": "600s"},
             "retry_policy": {
                 "retry_on": "connect-failure,refused-stream,reset-before-request",
                 "num_retries": 1,
@@ -128,7 +128,8 @@ def _cluster(name: str, address: str) -> dict[str, Any]:
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": f"{_TYPE}.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http2_protocol_options": {}},
+                # One connection leads to one worker: few streams on each make Envoy open more.
+                "explicit_http_config": {"http2_protocol_options": {"max_concurrent_streams": 4}},
             }
         },
         "circuit_breakers": {

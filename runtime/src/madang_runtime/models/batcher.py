@@ -127,6 +127,8 @@ class DynamicBatcher(Generic[Item, Result]):
         self._observe_rows(sum(w.rows for w in batch))
         try:
             results = self._run([w.item for w in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(batch)} items gave {len(results)} results")
         except Exception as error:
             for waiting in batch:
                 waiting.future.set_exception(error)

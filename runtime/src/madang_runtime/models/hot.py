@@ -80,7 +80,7 @@ class HotModel(Generic[Model]):
         version = ""
         try:
             version = self._registry.resolve(self._name, self._alias)
-            if version == self._version:
+            if version == self._version or self._hopeless(version):
                 return
             model = self._load(self._registry.load(self._name, version))
         except MadangError as error:
@@ -91,6 +91,15 @@ class HotModel(Generic[Model]):
             self._refused(version, MadangError(Code.FAILED_PRECONDITION, why, str(error)))
         else:
             self._swap(model, version)
+
+    def _hopeless(self, version: str) -> bool:
+        """Whether a version was refused for what it is, which no waiting mends."""
+        refused, error = self._refusal
+        waiting_helps = (
+            error.code == Code.UNAVAILABLE
+            or error.reason == reason.ERROR_REASON_FEATURE_FINGERPRINT_MISMATCH
+        )
+        return bool(version) and version == refused and not waiting_helps
 
     def _refused(self, version: str, error: MadangError) -> None:
         if (version, error.message) != (self._refusal[0], self._refusal[1].message):

@@ -36,7 +36,7 @@ class Event:
         event_id: recorded once within a day.
         user_id: whose last actions get it.
         time_ms: when it happened.
-        payload: what `Read.recent` returns.
+        payload: what `Read.recent` returns; b"" to leave the last actions alone.
         counters: what to raise, by the key of the packed rings, and how long the key lives (ms).
     """
 

@@ -66,10 +66,11 @@ class MemoryStore:
         if self._seen.get(event.event_id, 0) > now:
             return False
         self._seen[event.event_id] = now + DEDUPLICATION_TTL_MS
-        recent = self._recent.setdefault(event.user_id, [])
-        recent.append((event.time_ms, event.payload))
-        recent.sort(reverse=True)
-        del recent[KEEP_RECENT:]
+        if event.payload:
+            recent = self._recent.setdefault(event.user_id, [])
+            recent.append((event.time_ms, event.payload))
+            recent.sort(reverse=True)
+            del recent[KEEP_RECENT:]
         for key, (keep_ms, increments) in event.counters.items():
             value = bytearray(self._value(key) or b"")
             for increment in increments:

@@ -26,9 +26,11 @@ _SEQUENCE, _EPOCH, _VIEWS = "fs:sequence", "fs:epoch", "fs:views"
 # counters, counters.
 _RECORD = """
 if not redis.call('SET', KEYS[1], 1, 'NX', 'PX', ARGV[1]) then return 0 end
-redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
-redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -ARGV[4] - 1)
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
+if ARGV[3] ~= '' then
+  redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3])
+  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -ARGV[4] - 1)
+  redis.call('PEXPIRE', KEYS[2], ARGV[5])
+end
 local slots, a = tonumber(ARGV[6]), 7
 local function take() a = a + 1; return tonumber(ARGV[a - 1]) end
 for k = 3, #KEYS do
@@ -169,7 +171,7 @@ class RedisStore:
 def _guard(call: Callable[[], T]) -> T:
     try:
         return call()
-    except redis.RedisError as error:
+    except (redis.ConnectionError, redis.TimeoutError) as error:
         raise MadangError(
             Code.UNAVAILABLE,
             reason.ERROR_REASON_STORE_UNAVAILABLE,

@@ -58,8 +58,8 @@ class CandidateServiceServicer:
 
     def Retrieve(self, request, context):
         """Retrieve runs every source in parallel, fuses their lists and keeps what is delivered to the
-        place. A source that fails is named in ServingInfo.degraded. Errors: PLACE_NOT_SERVED,
-        NOT_READY.
+        place. A source that is late is left out and named in ServingInfo.degraded. Errors:
+        PLACE_NOT_SERVED, NOT_READY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

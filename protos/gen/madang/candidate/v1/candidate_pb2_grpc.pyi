@@ -35,8 +35,8 @@ class CandidateServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CandidateServiceAsyncStub: ...
     Retrieve: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.RetrieveRequest, _candidate_pb2.RetrieveResponse]
     """Retrieve runs every source in parallel, fuses their lists and keeps what is delivered to the
-    place. A source that fails is named in ServingInfo.degraded. Errors: PLACE_NOT_SERVED,
-    NOT_READY.
+    place. A source that is late is left out and named in ServingInfo.degraded. Errors:
+    PLACE_NOT_SERVED, NOT_READY.
     """
     RetrieveSimilar: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.RetrieveSimilarRequest, _candidate_pb2.RetrieveSimilarResponse]
     """RetrieveSimilar returns the items nearest to an item. Errors: ITEM_NOT_FOUND, NOT_READY."""
@@ -50,8 +50,8 @@ class CandidateServiceAsyncStub(CandidateServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Retrieve: _aio.UnaryUnaryMultiCallable[_candidate_pb2.RetrieveRequest, _candidate_pb2.RetrieveResponse]  # type: ignore[assignment]
     """Retrieve runs every source in parallel, fuses their lists and keeps what is delivered to the
-    place. A source that fails is named in ServingInfo.degraded. Errors: PLACE_NOT_SERVED,
-    NOT_READY.
+    place. A source that is late is left out and named in ServingInfo.degraded. Errors:
+    PLACE_NOT_SERVED, NOT_READY.
     """
     RetrieveSimilar: _aio.UnaryUnaryMultiCallable[_candidate_pb2.RetrieveSimilarRequest, _candidate_pb2.RetrieveSimilarResponse]  # type: ignore[assignment]
     """RetrieveSimilar returns the items nearest to an item. Errors: ITEM_NOT_FOUND, NOT_READY."""
@@ -68,8 +68,8 @@ class CandidateServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_candidate_pb2.RetrieveResponse, _abc.Awaitable[_candidate_pb2.RetrieveResponse]]:
         """Retrieve runs every source in parallel, fuses their lists and keeps what is delivered to the
-        place. A source that fails is named in ServingInfo.degraded. Errors: PLACE_NOT_SERVED,
-        NOT_READY.
+        place. A source that is late is left out and named in ServingInfo.degraded. Errors:
+        PLACE_NOT_SERVED, NOT_READY.
         """
 
     @_abc_1.abstractmethod

@@ -49,7 +49,9 @@ class Limits(_message.Message):
     pattern: _builtins.str
     """pattern is an RE2-compatible expression that the whole string must match, if not empty."""
     defined: _builtins.bool
-    """defined rejects an enum's UNSPECIFIED value and numbers that the enum does not name."""
+    """defined rejects an enum's UNSPECIFIED value and numbers that the enum does not name, in each
+    element of a repeated field.
+    """
     def __init__(
         self,
         *,

@@ -24,7 +24,7 @@ class _ItemKind:
 class _ItemKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ItemKind.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     ITEM_KIND_UNSPECIFIED: _ItemKind.ValueType  # 0
-    """ITEM_KIND_UNSPECIFIED in a request means all kinds."""
+    """ITEM_KIND_UNSPECIFIED is invalid; a request for all kinds names none."""
     ITEM_KIND_SHOP: _ItemKind.ValueType  # 1
     """ITEM_KIND_SHOP is a shop, restaurant or place."""
     ITEM_KIND_AD: _ItemKind.ValueType  # 2
@@ -34,7 +34,7 @@ class ItemKind(_ItemKind, metaclass=_ItemKindEnumTypeWrapper):
     """ItemKind is what a candidate is."""
 
 ITEM_KIND_UNSPECIFIED: ItemKind.ValueType  # 0
-"""ITEM_KIND_UNSPECIFIED in a request means all kinds."""
+"""ITEM_KIND_UNSPECIFIED is invalid; a request for all kinds names none."""
 ITEM_KIND_SHOP: ItemKind.ValueType  # 1
 """ITEM_KIND_SHOP is a shop, restaurant or place."""
 ITEM_KIND_AD: ItemKind.ValueType  # 2

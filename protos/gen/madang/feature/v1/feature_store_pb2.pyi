@@ -75,12 +75,14 @@ class FeatureView(_message.Message):
     description: _builtins.str
     """description says what the view holds, for people."""
     version: _builtins.int
-    """version is set by the service: 1 at first, one more at each appended set of features."""
+    """version is set by the service: 1 at first, one more at each appended set of features. A
+    windowed view begins to count anew at each version.
+    """
     fingerprint: _builtins.str
     """fingerprint is set by the service: SHA-256 (hex) of what a model depends on."""
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___Feature]:
-        """features in storage order; later versions may only append."""
+        """features in storage order; later versions may only append. A row takes at most 64 KiB."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
@@ -379,7 +381,9 @@ Global___ListFeatureViewsResponse: _TypeAlias = ListFeatureViewsResponse  # noqa
 
 @_typing.final
 class LookupFeaturesRequest(_message.Message):
-    """LookupFeaturesRequest asks for rows of several views at once. At most 20,000 entities in all."""
+    """LookupFeaturesRequest asks for rows of several views at once: at most 20,000 entities and 12 MiB
+    of rows in all.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -467,7 +471,9 @@ class RecentActionsLookup(_message.Message):
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[Global___ActionType.ValueType]:
-        """types to return; empty means CLICK, ORDER and SEARCH."""
+        """types to return; empty means all that are listed: CLICK, ORDER and SEARCH. ACTION_TYPE_VIEW is
+        counted in windows but not listed.
+        """
 
     def __init__(
         self,
@@ -603,7 +609,9 @@ class WriteFeaturesRequest(_message.Message):
 
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
-        """event_time is when the values became true; unset means now. The view's ttl counts from it."""
+        """event_time is when the values became true; unset means now. The view's ttl counts from it, and
+        it must not be over yet. Of several writes of a row the last to arrive stays.
+        """
 
     def __init__(
         self,

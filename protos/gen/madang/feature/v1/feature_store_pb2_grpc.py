@@ -118,7 +118,7 @@ class FeatureStoreServiceServicer:
 
     def StreamWriteFeatures(self, request_iterator, context):
         """StreamWriteFeatures writes each message of the stream as WriteFeatures does. A stream that
-        breaks leaves the messages before the break written, whole.
+        breaks, or is silent for 5 s, leaves the messages before the break written, whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

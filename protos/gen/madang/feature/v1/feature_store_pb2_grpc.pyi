@@ -53,7 +53,7 @@ class FeatureStoreServiceStub:
     """
     StreamWriteFeatures: _grpc.StreamUnaryMultiCallable[_feature_store_pb2.StreamWriteFeaturesRequest, _feature_store_pb2.StreamWriteFeaturesResponse]
     """StreamWriteFeatures writes each message of the stream as WriteFeatures does. A stream that
-    breaks leaves the messages before the break written, whole.
+    breaks, or is silent for 5 s, leaves the messages before the break written, whole.
     """
     RecordActions: _grpc.UnaryUnaryMultiCallable[_feature_store_pb2.RecordActionsRequest, _feature_store_pb2.RecordActionsResponse]
     """RecordActions counts events into sliding windows and appends them to users' last actions. An
@@ -85,7 +85,7 @@ class FeatureStoreServiceAsyncStub(FeatureStoreServiceStub):
     """
     StreamWriteFeatures: _aio.StreamUnaryMultiCallable[_feature_store_pb2.StreamWriteFeaturesRequest, _feature_store_pb2.StreamWriteFeaturesResponse]  # type: ignore[assignment]
     """StreamWriteFeatures writes each message of the stream as WriteFeatures does. A stream that
-    breaks leaves the messages before the break written, whole.
+    breaks, or is silent for 5 s, leaves the messages before the break written, whole.
     """
     RecordActions: _aio.UnaryUnaryMultiCallable[_feature_store_pb2.RecordActionsRequest, _feature_store_pb2.RecordActionsResponse]  # type: ignore[assignment]
     """RecordActions counts events into sliding windows and appends them to users' last actions. An
@@ -150,7 +150,7 @@ class FeatureStoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_feature_store_pb2.StreamWriteFeaturesResponse, _abc.Awaitable[_feature_store_pb2.StreamWriteFeaturesResponse]]:
         """StreamWriteFeatures writes each message of the stream as WriteFeatures does. A stream that
-        breaks leaves the messages before the break written, whole.
+        breaks, or is silent for 5 s, leaves the messages before the break written, whole.
         """
 
     @_abc_1.abstractmethod
