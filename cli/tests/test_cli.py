@@ -1,0 +1,226 @@
+"""The command line as a person uses it, and what it draws."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from madang_cli.mesh.envoy import SERVICES, Upstream, cluster_table, route_table
+from madang_cli.mesh.mesh import LocalMesh, find, wait_for
+from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError
+from madang_cli.reflect import CallError, find_rpc
+from madang_cli.traces import draw, is_whole, read_spans, tree
+from madang_cli.workspace import Workspace, open_source
+from madang_pipelines.sources.checkins import FILES, MissingFilesError
+
+PLACE = {"latitude": 37.4959, "longitude": 127.0664}
+
+
+def madang(*arguments, timeout=60):
+    done = subprocess.run(
+        [sys.executable, "-m", "madang_cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "COLUMNS": "140"},
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def up(workspace):
+    """`madang up` in a process of its own."""
+    home = str(workspace.home)
+    command = [sys.executable, "-m", "madang_cli", "up", "--home", home, "--name", "cli"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert wait_for(lambda: find(workspace.home, "cli") is not None, 30)
+    lines = []
+    while not lines or "Ctrl-C" not in lines[-1]:
+        lines.append(process.stdout.readline())
+        assert lines[-1], "".join(lines)
+    yield workspace, process, "".join(lines)
+    if process.poll() is None:
+        process.terminate()
+        process.wait(30)
+
+
+def test_up_prints_endpoints_and_others_find_them(up):
+    workspace, _, printed = up
+    info = find(workspace.home, "cli")
+    for address in (info.gateway, *info.services.values(), info.admin):
+        assert address in printed
+    code, shown = madang("status", "--home", str(workspace.home), "--name", "cli")
+    assert code == 0
+    assert shown.count("serving") == len(SERVICES)
+    assert "live" in shown
+
+
+def test_call_and_trace(up):
+    workspace, _, _ = up
+    where = ("--home", str(workspace.home), "--name", "cli")
+    request = json.dumps({"userId": "u00003", "place": PLACE, "pageSize": 2})
+    code, answer = madang("call", "ranker.Recommend", request, *where)
+    assert code == 0
+    feed = json.loads(answer)
+    assert len(feed["items"]) == 2
+    code, shown = madang("trace", feed["servingInfo"]["traceId"], *where)
+    assert code == 0
+    for part in ("gateway", "ranker", "candidate", "featurestore", "store read", "━"):
+        assert part in shown
+    code, shown = madang("call", "featurestore.GetFeatureView", '{"name": "none"}', *where)
+    assert code == 1
+    assert "NOT_FOUND FEATURE_VIEW_NOT_FOUND" in shown
+    code, shown = madang("call", "ranker.Nope", *where)
+    assert code == 1
+    assert "Recommend, Rank" in shown
+    code, shown = madang("call", "ranker.Recommend", '{"x": 1}', *where)
+    assert code == 1
+    assert "does not fit" in shown
+    code, shown = madang("trace", "f" * 32, *where)
+    assert code == 1
+
+
+def test_ctrl_c_stops_everything(up):
+    workspace, process, _ = up
+    info = find(workspace.home, "cli")
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    assert len(children) == 2 + len(SERVICES)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    assert find(workspace.home, "cli") is None
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
+    assert not os.path.exists(f"{info.folder}/appendonlydir")
+
+
+def test_what_is_not_there_is_said(tmp_path):
+    code, shown = madang("status", "--home", str(tmp_path))
+    assert code != 0
+    assert "no mesh" in shown
+    code, shown = madang("up", "--home", str(tmp_path))
+    assert code != 0
+    assert "madang train" in shown
+    code, shown = madang("demo", "--data", str(tmp_path))
+    assert code == 1
+    assert "time_train.txt" in shown
+
+
+def test_eval_prints_the_quality_table(workspace):
+    code, shown = madang("eval", "--home", str(workspace.home), "--sessions", "40", timeout=120)
+    assert code == 0
+    for row in ("popularity", "ours", "oracle"):
+        assert re.search(rf"{row} .*±", shown)
+
+
+def test_data_is_found_below_a_folder(tmp_path):
+    deep = tmp_path / "places" / "x"
+    deep.mkdir(parents=True)
+    with pytest.raises(MissingFilesError):
+        open_source(tmp_path)
+    for name in FILES:
+        (deep / name).touch()
+    assert open_source(tmp_path).folder == str(deep)
+    assert open_source(None).folder == ""
+
+
+def test_clearing_a_workspace_keeps_what_is_not_its_own(tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    (tmp_path / "models").mkdir()
+    Workspace(tmp_path).clear()
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden"])
+def test_a_mesh_has_a_plain_name(tmp_path, name):
+    with pytest.raises(ValueError, match="no name of a mesh"):
+        LocalMesh(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["Recommend", "nobody.Recommend", ""])
+def test_an_rpc_is_named_with_its_service(name):
+    with pytest.raises(CallError):
+        find_rpc(name)
+
+
+def test_rpcs_are_found_by_short_and_full_names():
+    full = find_rpc("madang.ranker.v1.RankerService/Rank")
+    assert full == find_rpc("ranker.Rank") == find_rpc("RankerService.Rank")
+
+
+def test_a_process_that_ends_or_hangs_is_reported_with_its_last_words(tmp_path):
+    program = "import sys; print('last words'); sys.exit(3)"
+    ended = ManagedProcess("it", [sys.executable, "-c", program], tmp_path / "a.log")
+    ended.start()
+    with pytest.raises(ProcessFailedError, match=r"(?s)ended by itself.*last words"):
+        ended.wait_until(lambda: False, 10)
+    hung = ManagedProcess("it", ["sleep", "30"], tmp_path / "b.log")
+    hung.start()
+    with pytest.raises(ProcessFailedError, match="was not ready"):
+        hung.wait_until(lambda: False, 0.2)
+    started = time.monotonic()
+    hung.stop()
+    assert time.monotonic() - started < 5
+    assert not hung.alive()
+
+
+def test_weights_add_up_and_canaries_have_clusters():
+    upstreams = {"ranker": Upstream("127.0.0.1:1", "127.0.0.1:2", 15)}
+    (table,) = route_table(upstreams)["resources"]
+    for route in table["virtual_hosts"][0]["routes"]:
+        weights = [c["weight"] for c in route["route"]["weighted_clusters"]["clusters"]]
+        assert weights == [85, 15]
+    names = [c["name"] for c in cluster_table(upstreams)["resources"]]
+    assert names == ["ranker-stable", "ranker-canary"]
+
+
+def span(span_id, parent, service, name, start, end):
+    return {
+        "resource": {
+            "attributes": [{"key": "service.name", "value": {"stringValue": f"madang-{service}"}}]
+        },
+        "scopeSpans": [
+            {
+                "spans": [
+                    {
+                        "traceId": "t1",
+                        "spanId": span_id,
+                        "parentSpanId": parent,
+                        "name": name,
+                        "startTimeUnixNano": str(start),
+                        "endTimeUnixNano": str(end),
+                    }
+                ]
+            }
+        ],
+    }
+
+
+def test_a_waterfall_is_a_tree_in_time_order(tmp_path):
+    path = tmp_path / "traces.jsonl"
+    spans = [
+        span("c", "b", "candidate", "x.CandidateService/Retrieve", 2_000_000, 4_000_000),
+        span("d", "b", "ranker", "score", 4_000_000, 9_000_000),
+        span("b", "a", "ranker", "x.RankerService/Recommend", 1_000_000, 10_000_000),
+    ]
+    path.write_text("\n".join(json.dumps({"resourceSpans": [s]}) for s in spans) + "\n")
+    assert not is_whole(read_spans(path, "t1")), "the root is missing"
+    with path.open("a") as file:
+        root = span("a", "", "gateway", "ingress", 0, 11_000_000)
+        file.write(json.dumps({"resourceSpans": [root]}) + "\n")
+    found = read_spans(path, "t1")
+    assert is_whole(found)
+    (top,) = tree(found)
+    assert [c.name for c in top.children[0].children] == ["x.CandidateService/Retrieve", "score"]
+    console = Console(record=True, width=120)
+    draw(found, console)
+    lines = console.export_text().splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["gateway", "ranker", "candidate", "ranker"]
+    assert "9.00" in lines[2]
