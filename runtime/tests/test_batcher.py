@@ -37,7 +37,6 @@ def batcher(recorder):
     made = DynamicBatcher(recorder, name="m", metrics=Metrics(), max_rows=10, max_waiting=4)
     yield made
     recorder.go.set()
-    made.close()
 
 
 def call_all(batcher, recorder, items, scopes=None):
@@ -77,12 +76,22 @@ def test_abandoned_work_is_dropped(batcher, recorder):
     assert 3 not in [i for batch in recorder.batches for i in batch]
 
 
-def test_a_deadline_ends_the_wait(batcher, recorder):
-    SCOPE.set(CallScope(time.monotonic() + 0.05))
-    with pytest.raises(MadangError) as caught:
-        batcher(1, 1)
-    assert caught.value.reason == reason.ERROR_REASON_DEADLINE_EXCEEDED
-    SCOPE.set(CallScope())
+def test_a_deadline_ends_the_wait_and_the_rest_goes_on(batcher, recorder):
+    soon = {1: CallScope(time.monotonic() + 0.05)}
+    results = call_all(batcher, recorder, [1, 2, 3], soon)
+    assert results[0] == 2
+    assert results[1].reason == reason.ERROR_REASON_DEADLINE_EXCEEDED
+    assert results[2] == 6
+    assert recorder.batches == [[1], [3]]
+
+
+def test_nothing_is_lost_or_mixed_up_under_load():
+    batcher = DynamicBatcher(
+        lambda items: [2 * i for i in items], name="m", metrics=Metrics(), max_rows=7
+    )
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(lambda i: batcher(i, 1 + i % 3), range(4000)))
+    assert results == [2 * i for i in range(4000)]
 
 
 def test_too_much_waiting_is_refused(batcher, recorder):
@@ -98,7 +107,6 @@ def test_a_wrong_number_of_results_is_an_error_of_that_batch_only():
     for _ in range(2):
         with pytest.raises(RuntimeError, match="1 items gave 0 results"):
             batcher(1, 1)
-    batcher.close()
 
 
 def test_an_error_reaches_every_caller_of_the_batch_and_the_next_runs():
@@ -111,4 +119,3 @@ def test_an_error_reaches_every_caller_of_the_batch_and_the_next_runs():
     with pytest.raises(ValueError, match="three"):
         batcher(3, 1)
     assert batcher(4, 1) == 4
-    batcher.close()

@@ -85,9 +85,7 @@ def test_reasons_list_sources_by_rank():
 @pytest.fixture(scope="module")
 def scorer(workspace):
     registry = workspace.registry
-    made = DcnScorer(registry.load(RANKER, registry.resolve(RANKER)), Metrics())
-    yield made
-    made.close()
+    return DcnScorer(registry.load(RANKER, registry.resolve(RANKER)), Metrics())
 
 
 def some_request(scorer, n, seed):

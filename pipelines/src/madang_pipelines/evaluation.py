@@ -110,7 +110,6 @@ class Lists:
     def close(self) -> None:
         """End threads."""
         self._retrieval.close()
-        self._scorer.close()
 
 
 def _champion(registry: ModelRegistry, name: str):  # type: ignore[no-untyped-def]

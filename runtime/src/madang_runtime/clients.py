@@ -1,7 +1,6 @@
 """Calls to other services through the gateway: deadline, trace context and typed errors."""
 
 import contextlib
-import time
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -34,29 +33,10 @@ def open_channel(target: str, max_message_bytes: int = 16 * 2**20) -> grpc.Chann
     )
 
 
-class RemoteCall(Generic[Response]):
-    """A call under way; implements `Pending`."""
-
-    def __init__(self, name: str, future: Any, span: trace.Span) -> None:
-        self.name = name
-        self.started = time.perf_counter()
-        self._future = future
-        self._span = span
-
-    def result(self) -> Response:
-        """Wait for the answer. Raises: MadangError, as `Pending.result`."""
-        try:
-            response: Response = self._future.result()
-        except grpc.RpcError as error:
-            self._span.set_status(trace.StatusCode.ERROR)
-            raise from_rpc_error(error) from error
-        finally:
-            self._span.end()
-        return response
-
-
 class Remote(Generic[Request, Response]):
     """One RPC of another service.
+
+    Calls block: grpcio starts a thread for a call that doesn't.
 
     Args:
         method: the stub's method.
@@ -72,28 +52,29 @@ class Remote(Generic[Request, Response]):
         cap: float,
         tracer: trace.Tracer,
     ) -> None:
+        self.name = name
         self._method = method
-        self._name = name
         self._cap = cap
         self._tracer = tracer
 
-    def start(self, request: Request) -> RemoteCall[Response]:
-        """Begin a call and return at once.
+    def __call__(self, request: Request) -> Response:
+        """Call and wait.
 
         Raises:
-            MadangError: DEADLINE_EXCEEDED when no time is left.
+            MadangError: the callee's error, or UNAVAILABLE, DEADLINE_EXCEEDED.
         """
         timeout = outgoing_timeout(self._cap)
-        span = self._tracer.start_span(self._name, kind=trace.SpanKind.CLIENT)
+        span = self._tracer.start_span(self.name, kind=trace.SpanKind.CLIENT)
         metadata: Metadata = (("traceparent", traceparent(span.get_span_context())),)
         if user := SCOPE.get().user:
             metadata = (*metadata, (USER_HEADER, user))
-        future = self._method.future(request, timeout=timeout, metadata=metadata)
-        return RemoteCall(self._name, future, span)
-
-    def __call__(self, request: Request) -> Response:
-        """Call and wait. Raises: MadangError, as `Pending.result`."""
-        return self.start(request).result()
+        try:
+            return self._method(request, timeout=timeout, metadata=metadata)
+        except grpc.RpcError as error:
+            span.set_status(trace.StatusCode.ERROR)
+            raise from_rpc_error(error) from error
+        finally:
+            span.end()
 
 
 def from_rpc_error(error: grpc.RpcError) -> MadangError:

@@ -22,7 +22,7 @@ class ServiceSettings(BaseSettings):
     )
     otlp_endpoint: str = Field("", description="host:port of an OTLP/gRPC receiver; empty: none.")
     sampling_ratio: float = Field(
-        1.0, ge=0, le=1, description="Share of traces begun here that are kept; a caller's wins."
+        0.1, ge=0, le=1, description="Share of traces begun here that are kept; a caller's wins."
     )
     max_waiting: int = Field(
         256, ge=1, description="Requests running or waiting before new ones are refused."

@@ -9,11 +9,12 @@ from google.protobuf import duration_pb2
 from opentelemetry import trace
 
 from madang.common.v1 import serving_info_pb2
+from madang_runtime.dependency import Dependency
 from madang_runtime.errors import MadangError
 from madang_runtime.metrics import Metrics
-from madang_runtime.pending import Pending
 from madang_runtime.telemetry import current_trace_id
 
+Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
@@ -27,10 +28,11 @@ class Stages:
         self._timings: list[tuple[str, float]] = []
         self._degraded: list[serving_info_pb2.Degradation] = []
 
-    def wait(self, pending: Pending[Response]) -> Response:
-        """Wait for a call and time it from its start. Raises: MadangError."""
-        response = pending.result()
-        self._timings.append((pending.name, time.perf_counter() - pending.started))
+    def call(self, dependency: Dependency[Request, Response], request: Request) -> Response:
+        """Call another service and time it; the call makes its own span. Raises: MadangError."""
+        started = time.perf_counter()
+        response = dependency(request)
+        self._timings.append((dependency.name, time.perf_counter() - started))
         return response
 
     @contextmanager

@@ -1,7 +1,6 @@
 """Retrieve, RetrieveSimilar and GetIndexInfo, free of transport."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
@@ -11,9 +10,9 @@ from madang.feature.v1 import feature_store_pb2
 from madang_candidate.query import Floats, Query, Rows
 from madang_candidate.retrieval import Candidates, Retrieval
 from madang_candidate.tower import TowerBundle
+from madang_runtime.dependency import Dependency
 from madang_runtime.errors import DEGRADABLE, Code, MadangError, reason
 from madang_runtime.models.inputs import InputRows
-from madang_runtime.pending import Pending
 from madang_runtime.stages import Stages
 from madang_runtime.times import given_ms, now_ms
 
@@ -21,13 +20,9 @@ _DEFAULT_LIMIT, _DEFAULT_SIMILAR = 500, 20
 _RECENT_ACTIONS = 3
 
 
-class Features(Protocol):
-    """Reads features."""
-
-    def start(
-        self, request: feature_store_pb2.LookupFeaturesRequest
-    ) -> Pending[feature_store_pb2.LookupFeaturesResponse]:
-        """Begin a look-up. Raises: MadangError."""
+Features = Dependency[
+    feature_store_pb2.LookupFeaturesRequest, feature_store_pb2.LookupFeaturesResponse
+]
 
 
 class CandidateFinder:
@@ -91,7 +86,7 @@ class CandidateFinder:
             freshness_token=request.freshness_token,
         )
         try:
-            answer = stages.wait(self._features.start(lookup))
+            answer = stages.call(self._features, lookup)
         except MadangError as error:
             if error.code not in DEGRADABLE:
                 raise

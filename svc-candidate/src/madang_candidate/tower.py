@@ -60,6 +60,3 @@ class TowerBundle:
         )
         vector: Floats = outputs["vector"][0]
         return vector
-
-    def close(self) -> None:
-        """Nothing runs in the background."""

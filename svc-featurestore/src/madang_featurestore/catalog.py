@@ -1,5 +1,6 @@
 """The views in force, cached by epoch and shared through the store."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from madang.feature.v1 import feature_store_pb2
@@ -34,7 +35,7 @@ class CompiledView:
             f"w:{self.name}:{self.definition.version}:" if self.windows else f"f:{self.name}:"
         )
 
-    def keys(self, entity_ids: list[str]) -> list[str]:
+    def keys(self, entity_ids: Iterable[str]) -> list[str]:
         """The store's keys of entities."""
         prefix = self._prefix
         return [prefix + entity_id for entity_id in entity_ids]

@@ -70,11 +70,9 @@ class FeatureStore:
                 snapshot = self._catalog.reload()
             views = [snapshot.find(lookup.view) for lookup in request.lookups]
             _check_size(views, request)
-            keys = [
-                key
-                for view, lookup in zip(views, request.lookups, strict=True)
-                for key in view.keys(list(lookup.entity_ids))
-            ]
+            keys: list[str] = []
+            for view, lookup in zip(views, request.lookups, strict=True):
+                keys += view.keys(lookup.entity_ids)
             read = self._store.read(keys, users, now - within)
             if read.epoch == snapshot.epoch:
                 return views, read

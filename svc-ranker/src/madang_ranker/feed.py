@@ -121,7 +121,7 @@ class Feed:
             freshness_token=request.freshness_token,
         )
         try:
-            answer = stages.wait(self._candidates.start(retrieve))
+            answer = stages.call(self._candidates, retrieve)
         except MadangError as error:
             _degradable(error)
             stages.degrade("candidate", error, "popular items of the area")
@@ -189,13 +189,10 @@ class Feed:
         lookups = [scorer.user_inputs.lookup([user_id])]
         if item_ids:
             lookups.append(scorer.item_inputs.lookup(item_ids))
-        answer = stages.wait(
-            self._features.start(
-                feature_store_pb2.LookupFeaturesRequest(
-                    lookups=lookups, freshness_token=freshness_token
-                )
-            )
+        request = feature_store_pb2.LookupFeaturesRequest(
+            lookups=lookups, freshness_token=freshness_token
         )
+        answer = stages.call(self._features, request)
         items = (
             scorer.item_inputs.pack(answer.rows[1], len(item_ids))
             if item_ids

@@ -97,10 +97,6 @@ class DcnScorer:
             self.user_inputs.defaults(1), self.context(0, 0.0, 0.0), self.item_inputs.defaults(n)
         )
 
-    def close(self) -> None:
-        """End the batcher's thread."""
-        self._batcher.close()
-
 
 def batch_tensors(requests: Sequence[ScoreRequest], sizes: Sequence[int]) -> Tensors:
     """The model's inputs for several requests: `segment` says whose a row is."""

@@ -149,13 +149,16 @@ def _cluster(name: str, address: str) -> dict[str, Any]:
     }
 
 
-def bootstrap(folder: Path, port: int, admin_port: int, otlp: str) -> dict[str, Any]:
+def bootstrap(
+    folder: Path, port: int, admin_port: int, otlp: str, sampling_ratio: float
+) -> dict[str, Any]:
     """The start-up file: one listener, and where routes and clusters are watched.
 
     Args:
         folder: holds `rds.json` and `cds.json`.
         port, admin_port: on loopback.
         otlp: host:port that takes Envoy's spans.
+        sampling_ratio: share of traces begun here that are kept.
     """
     descriptors = files("madang") / "descriptors.binpb"
     manager = {
@@ -167,6 +170,7 @@ def bootstrap(folder: Path, port: int, admin_port: int, otlp: str) -> dict[str, 
         "rds": {"route_config_name": "mesh", "config_source": _watched(folder / "rds.json")},
         "tracing": {
             "spawn_upstream_span": False,
+            "random_sampling": {"value": 100 * sampling_ratio},
             "provider": {
                 "name": "envoy.tracers.opentelemetry",
                 "typed_config": {

@@ -62,6 +62,7 @@ class LocalMesh:
         name: several meshes run side by side under different names.
         workers: processes a service.
         gateway_port: 0 takes a free one.
+        sampling_ratio: share of traces that are kept; on a laptop all are.
         note: told each thing that is ready.
     """
 
@@ -72,6 +73,7 @@ class LocalMesh:
         *,
         workers: int = 1,
         gateway_port: int = 0,
+        sampling_ratio: float = 1.0,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -79,6 +81,7 @@ class LocalMesh:
         self._home = home.resolve()
         self._folder = self._home / "mesh" / name
         self._workers = workers
+        self._sampling_ratio = sampling_ratio
         self._note = note
         ports = {part: free_port() for part in (*SERVICES, STORE, "admin")}
         self._addresses = {part: f"127.0.0.1:{port}" for part, port in ports.items()}
@@ -129,7 +132,11 @@ class LocalMesh:
         self._otlp = OtlpReceiver(self._folder / "traces.jsonl")
         write_tables(self._folder, self._upstreams)
         config = bootstrap(
-            self._folder, _port(self._gateway), _port(self._addresses["admin"]), self._otlp.address
+            self._folder,
+            _port(self._gateway),
+            _port(self._addresses["admin"]),
+            self._otlp.address,
+            self._sampling_ratio,
         )
         (self._folder / "envoy.json").write_text(json.dumps(config, indent=1))
         for part in (STORE, GATEWAY, *SERVICES):
@@ -177,6 +184,7 @@ class LocalMesh:
             "gateway": self._gateway,
             "model_registry": f"file://{self._home}/models",
             "otlp_endpoint": self._otlp.address,
+            "sampling_ratio": str(self._sampling_ratio),
             **settings,
         }
         if service == "featurestore":

@@ -1,12 +1,10 @@
 """The dynamic batcher: requests that wait at the same time run as one."""
 
-import queue
+import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from madang_runtime.errors import Code, MadangError, reason
@@ -17,20 +15,28 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
 class _Waiting(Generic[Item, Result]):
-    item: Item
-    rows: int
-    scope: CallScope
-    future: "Future[Result]"
+    """A caller with its item. `turn` is set when it is done, or when the caller shall lead."""
+
+    __slots__ = ("done", "error", "item", "result", "rows", "scope", "turn")
+
+    def __init__(self, item: Item, rows: int, scope: CallScope) -> None:
+        self.item = item
+        self.rows = rows
+        self.scope = scope
+        self.turn = threading.Event()
+        self.done = False
+        self.result: Result | None = None
+        self.error: Exception | None = None
 
 
 class DynamicBatcher(Generic[Item, Result]):
-    """Runs waiting items together in one thread.
+    """Runs waiting items together, in the thread of one of their callers.
 
-    While a batch runs, the next one gathers; so load makes batches by itself, and `max_delay` is
-    only for models that gain from waiting when idle. Work whose caller has left is dropped before
-    it runs.
+    A caller that finds nothing running leads: it runs its item with all that waits, and hands the
+    lead to the first that came meanwhile. Idle, an item thus runs without changing threads; under
+    load the next batch gathers while one runs, so that `max_delay` is only for models that gain
+    from waiting when idle. Work whose caller has left is dropped before it runs.
 
     Args:
         run: takes the items of a batch and returns as many results.
@@ -53,10 +59,11 @@ class DynamicBatcher(Generic[Item, Result]):
         self._run = run
         self._max_rows = max_rows
         self._max_delay = max_delay
+        self._max_waiting = max_waiting
         self._observe_rows = metrics.batch_rows.labels(name).observe
-        self._queue: queue.Queue[_Waiting[Item, Result] | None] = queue.Queue(max_waiting)
-        self._thread = threading.Thread(target=self._loop, name=f"batcher-{name}", daemon=True)
-        self._thread.start()
+        self._mutex = threading.Lock()
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._led = False
 
     def __call__(self, item: Item, rows: int) -> Result:
         """Run an item of so many rows with whatever else waits, and return its result.
@@ -65,73 +72,77 @@ class DynamicBatcher(Generic[Item, Result]):
             MadangError: OVERLOADED when too many items wait, DEADLINE_EXCEEDED when the caller's
                 deadline passes; or whatever `run` raised.
         """
-        scope = SCOPE.get()
-        waiting: _Waiting[Item, Result] = _Waiting(item, rows, scope, Future())
-        try:
-            self._queue.put_nowait(waiting)
-        except queue.Full:
-            raise MadangError(
-                Code.RESOURCE_EXHAUSTED,
-                reason.ERROR_REASON_OVERLOADED,
-                f"{self._queue.maxsize} items wait for the model",
-                retry_after=0.1,
-            ) from None
-        left = scope.remaining
-        try:
-            return waiting.future.result(None if left == float("inf") else max(left, 0))
-        except FutureTimeout:
-            raise deadline_exceeded("the deadline passed while waiting for the model") from None
+        own = self._join(_Waiting(item, rows, SCOPE.get()))
+        left = own.scope.remaining
+        if not own.turn.wait(None if left == float("inf") else max(left, 0)):
+            self._leave(own)
+        if not own.done:
+            self._lead()
+        if own.error:
+            raise own.error
+        return own.result  # type: ignore[return-value]
 
-    def close(self) -> None:
-        """Run what waits, then end the thread."""
-        self._queue.put(None)
-        self._thread.join()
+    def _join(self, own: _Waiting[Item, Result]) -> _Waiting[Item, Result]:
+        with self._mutex:
+            if len(self._waiting) >= self._max_waiting:
+                raise MadangError(
+                    Code.RESOURCE_EXHAUSTED,
+                    reason.ERROR_REASON_OVERLOADED,
+                    f"{self._max_waiting} items wait for the model",
+                    retry_after=0.1,
+                )
+            self._waiting.append(own)
+            if not self._led:
+                self._led = True
+                own.turn.set()
+        return own
 
-    def _loop(self) -> None:
-        carried: _Waiting[Item, Result] | None = None
-        while first := carried or self._queue.get():
-            batch, carried, ended = self._gather(first)
-            self._run_batch([w for w in batch if self._wanted(w)])
-            if ended:
+    def _leave(self, own: _Waiting[Item, Result]) -> None:
+        """Give up waiting, unless the turn has come in this very moment."""
+        with self._mutex:
+            if own.turn.is_set():
                 return
+            with contextlib.suppress(ValueError):  # it may be running
+                self._waiting.remove(own)
+        raise deadline_exceeded("the deadline passed while waiting for the model")
 
-    def _gather(
-        self, first: _Waiting[Item, Result]
-    ) -> tuple[list[_Waiting[Item, Result]], _Waiting[Item, Result] | None, bool]:
-        batch, rows = [first], first.rows
-        until = time.monotonic() + self._max_delay
-        while rows < self._max_rows:
-            try:
-                patience = until - time.monotonic()
-                more = self._queue.get(patience > 0, patience if patience > 0 else None)
-            except queue.Empty:
-                break
-            if more is None:
-                return batch, None, True
-            if rows + more.rows > self._max_rows:
-                return batch, more, False
-            batch.append(more)
-            rows += more.rows
-        return batch, None, False
-
-    @staticmethod
-    def _wanted(waiting: _Waiting[Item, Result]) -> bool:
-        if waiting.scope.abandoned:
-            waiting.future.set_exception(deadline_exceeded("the caller has left"))
-            return False
-        return True
+    def _lead(self) -> None:
+        """Run one batch from the head of the queue, where the leader stands, then hand on."""
+        if self._max_delay:
+            time.sleep(self._max_delay)
+        with self._mutex:
+            batch = [self._waiting.popleft()]
+            rows = batch[0].rows
+            while self._waiting and rows + self._waiting[0].rows <= self._max_rows:
+                batch.append(self._waiting.popleft())
+                rows += batch[-1].rows
+        self._run_batch(batch)
+        with self._mutex:
+            for waiting in batch:
+                waiting.done = True
+                waiting.turn.set()
+            if self._waiting:
+                self._waiting[0].turn.set()
+            else:
+                self._led = False
 
     def _run_batch(self, batch: list[_Waiting[Item, Result]]) -> None:
-        if not batch:
+        wanted = []
+        for waiting in batch:
+            if waiting.scope.abandoned:
+                waiting.error = deadline_exceeded("the caller has left")
+            else:
+                wanted.append(waiting)
+        if not wanted:
             return
-        self._observe_rows(sum(w.rows for w in batch))
+        self._observe_rows(sum(w.rows for w in wanted))
         try:
-            results = self._run([w.item for w in batch])
-            if len(results) != len(batch):
-                raise RuntimeError(f"{len(batch)} items gave {len(results)} results")
+            results = self._run([w.item for w in wanted])
+            if len(results) != len(wanted):
+                raise RuntimeError(f"{len(wanted)} items gave {len(results)} results")
         except Exception as error:
-            for waiting in batch:
-                waiting.future.set_exception(error)
+            for waiting in wanted:
+                waiting.error = error
         else:
-            for waiting, result in zip(batch, results, strict=True):
-                waiting.future.set_result(result)
+            for waiting, result in zip(wanted, results, strict=True):
+                waiting.result = result

@@ -2,9 +2,8 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
@@ -13,14 +12,7 @@ from madang_runtime.server import ServiceHost
 log = logging.getLogger(__name__)
 
 
-class Closable(Protocol):
-    """What a loaded model must be able to do."""
-
-    def close(self) -> None:
-        """Free its threads and memory."""
-
-
-Model = TypeVar("Model", bound=Closable)
+Model = TypeVar("Model")
 
 
 class HotModel(Generic[Model]):
@@ -53,7 +45,6 @@ class HotModel(Generic[Model]):
         self._model: Model | None = None
         self._version = ""
         self._refusal: tuple[str, MadangError] = ("", _not_ready(name))
-        self._retired: list[tuple[float, Model]] = []
         self._stop = threading.Event()
 
     def start(self) -> None:
@@ -62,7 +53,7 @@ class HotModel(Generic[Model]):
         self.refresh()
         thread = threading.Thread(target=self._follow, name=f"model-{self._name}", daemon=True)
         thread.start()
-        self._host.closing.callback(self._close)
+        self._host.closing.callback(self._stop.set)
 
     def current(self) -> Model:
         """The model that serves.
@@ -109,9 +100,7 @@ class HotModel(Generic[Model]):
 
     def _swap(self, model: Model, version: str) -> None:
         info = self._host.metrics.model_info
-        if self._model is not None:
-            patience = self._host.settings.default_deadline_seconds
-            self._retired.append((time.monotonic() + patience, self._model))
+        if self._model is not None:  # requests under way keep it until they end
             info.remove(self._name, self._version)
         self._model, self._version = model, version
         info.labels(self._name, version).set(1)
@@ -121,16 +110,6 @@ class HotModel(Generic[Model]):
     def _follow(self) -> None:
         while not self._stop.wait(self._host.settings.model_poll_seconds):
             self.refresh()
-            now = time.monotonic()
-            for due, model in [r for r in self._retired if r[0] < now]:
-                self._retired.remove((due, model))
-                model.close()
-
-    def _close(self) -> None:
-        self._stop.set()
-        for model in (*(m for _, m in self._retired), self._model):
-            if model is not None:
-                model.close()
 
 
 def _not_ready(name: str) -> MadangError:
