@@ -103,7 +103,7 @@ def _connects(address: str) -> bool:
 
 def raw_call(channel: grpc.Channel, method: str, request: Any) -> Callable[[], bytes]:
     """A call of bytes, so that the client's own work is small."""
-    call = channel.unary_unary(method)
+    call: Callable[..., bytes] = channel.unary_unary(method)
     payload = request.SerializeToString()
     return lambda: call(payload, timeout=10)
 
@@ -155,13 +155,14 @@ def lookup(mesh: LocalMesh) -> Comparison:
     ids = [f"entity-{i:06d}" for i in range(200)]
     with grpc.insecure_channel(mesh.info.services["featurestore"]) as channel:
         store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
-        features = [{"name": f"f{i:02d}", "dtype": tensor_pb2.D_TYPE_FLOAT32} for i in range(20)]
+        names = [f"f{i:02d}" for i in range(20)]
+        features = [f.Feature(name=n, dtype=tensor_pb2.D_TYPE_FLOAT32) for n in names]
         view = f.FeatureView(name="bench", entity="thing", features=features)
         store.ApplyFeatureView(f.ApplyFeatureViewRequest(view=view))
         values = np.random.default_rng(0).normal(size=(200, 20)).astype(np.float32)
-        blocks = [block([x["name"] for x in features], values)]
+        blocks = [block(names, values)]
         store.WriteFeatures(f.WriteFeaturesRequest(view="bench", entity_ids=ids, blocks=blocks))
-        request = f.LookupFeaturesRequest(lookups=[{"view": "bench", "entity_ids": ids}])
+        request = f.LookupFeaturesRequest(lookups=[f.ViewLookup(view="bench", entity_ids=ids)])
         call = raw_call(channel, "/madang.feature.v1.FeatureStoreService/LookupFeatures", request)
         host, _, port = mesh.info.store.partition(":")
         client = redis.Redis(host, int(port))

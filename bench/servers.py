@@ -28,7 +28,7 @@ class EmptyServicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
 def bare(port: int) -> grpc.Server:
     """grpcio's sync server with nothing around the handler."""
     server = grpc.server(ThreadPoolExecutor(THREADS))
-    feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server(EmptyServicer(), server)
+    feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server(EmptyServicer(), server)  # type: ignore[abstract]
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     return server
@@ -40,7 +40,8 @@ def madang(port: int, otlp: str, ratio: float) -> ServiceHost:
         port=port, threads=THREADS, otlp_endpoint=otlp, sampling_ratio=ratio, metrics_port=0
     )
     host = ServiceHost("bench", settings)
-    host.register(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, EmptyServicer())
+    host.register(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server,
+        EmptyServicer(),  # type: ignore[abstract])
     host.start()
     return host
 

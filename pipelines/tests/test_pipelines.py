@@ -13,7 +13,7 @@ from madang_pipelines.examples import Snapshots, dcn_examples
 from madang_pipelines.features import FeatureBuilder, model_features
 from madang_pipelines.sources.checkins import MissingFilesError, load_checkins
 from madang_pipelines.tables import SCHEMAS
-from madang_pipelines.training import RANKER, Recipe, train_all
+from madang_pipelines.training import RANKER, Recipe, quick, train_all
 from madang_ranker.model import Dcn, DcnConfig
 from madang_ranker.train import DcnTraining, export, predict, tensors
 from madang_runtime.models.inputs import columns_of
@@ -194,7 +194,7 @@ def test_models_are_better_than_popularity_and_worse_than_the_oracle(city, tmp_p
     recipe = Recipe(
         towers=TowerTraining(epochs=6, batch=256, uniform_negatives=128),
         dcn=DcnTraining(epochs=3, batch=1024),
-        cross_layers=2,
+        dcn_sizes=quick().dcn_sizes,
     )
     train_all(city.tables, registry, recipe)
     results = evaluate_city(city.tables, city.truth, registry, 300)
@@ -229,7 +229,7 @@ def test_checkins_are_trained_and_judged_by_the_same_path(tmp_path):
     recipe = Recipe(
         towers=TowerTraining(epochs=6, batch=64, uniform_negatives=32),
         dcn=DcnTraining(epochs=6, batch=256),
-        cross_layers=2,
+        dcn_sizes=quick().dcn_sizes,
     )
     trained = train_all(tables, registry, recipe)
     assert registry.manifest(RANKER, trained.versions[RANKER]).parameters["data"] == "check-ins"

@@ -17,7 +17,7 @@ from madang_ranker.train import DcnExamples
 from madang_runtime.models.inputs import InputRows, columns_of
 from madang_runtime.models.manifest import FeatureRef
 
-_NEAREST, _DRAWN, _CHUNK = 300, 14, 1024
+_NEAREST, _DRAWN, _CHUNK = 300, 10, 1024
 
 
 def add_negatives(

@@ -45,12 +45,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long to train, and how big."""
+    """How long to train, and how big; `dcn_sizes` are fields of DcnConfig."""
 
     towers: TowerTraining = field(default_factory=TowerTraining)
     dcn: DcnTraining = field(default_factory=DcnTraining)
     tower_dimension: int = 64
-    cross_layers: int = 3
+    dcn_sizes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def train_all(
         impressions = add_negatives(
             impressions, positives, towers, features, progress=lambda s: progress("negatives", s)
         )
-    dcn_config = DcnConfig(**sizes, cross_layers=recipe.cross_layers)
+    dcn_config = DcnConfig(**sizes, **recipe.dcn_sizes)
     dcn = train_dcn(
         impressions,
         dcn_config,
@@ -250,5 +250,5 @@ def quick(recipe: Recipe = Recipe()) -> Recipe:
         recipe,
         towers=TowerTraining(epochs=1, batch=256, uniform_negatives=128),
         dcn=DcnTraining(epochs=1, batch=1024),
-        cross_layers=2,
+        dcn_sizes={"item_dimension": 16, "dimension": 8, "cross_layers": 2, "hidden": (64, 32)},
     )

@@ -95,12 +95,12 @@ def _length(field: FieldDescriptor, most: int) -> Check:
             raise invalid(path + name, f"is longer than {most}")
 
     def check_all(message: Message, path: str) -> None:
-        lengths = list(map(len, getattr(message, name)))
-        if lengths and max(lengths) > most:
-            at = next(i for i, n in enumerate(lengths) if n > most)
-            raise invalid(f"{path}{name}[{at}]", f"is longer than {most}")
-        if lengths and not min(lengths):
-            raise invalid(f"{path}{name}[{lengths.index(0)}]", "is empty")
+        values = getattr(message, name)
+        lengths = set(map(len, values))
+        if not lengths or 0 < min(lengths) <= max(lengths) <= most:
+            return
+        at, text = next((i, v) for i, v in enumerate(values) if not 0 < len(v) <= most)
+        raise invalid(f"{path}{name}[{at}]", f"is longer than {most}" if text else "is empty")
 
     return check_all if field.is_repeated else check_one
 

@@ -37,9 +37,12 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a step of this thread, and make it a span."""
+        """Time a step of this thread, and make it a span if the request is traced."""
         started = time.perf_counter()
-        with self._tracer.start_as_current_span(name):
+        if trace.get_current_span().is_recording():
+            with self._tracer.start_as_current_span(name):
+                yield
+        else:
             yield
         self._timings.append((name, time.perf_counter() - started))
 

@@ -18,7 +18,7 @@ from madang_runtime.models.manifest import FeatureRef
 
 @dataclass(frozen=True)
 class DcnConfig:
-    """Sizes of the network.
+    """Sizes of the network. The default is as wide (643) as 39 fields of dimension 16 make it.
 
     Attributes:
         users, items, categories, districts: vocabulary sizes, code 0 (unknown) included.
@@ -32,10 +32,10 @@ class DcnConfig:
     items: int
     categories: int
     districts: int
-    item_dimension: int = 32
-    dimension: int = 16
+    item_dimension: int = 64
+    dimension: int = 64
     cross_layers: int = 3
-    hidden: tuple[int, int] = (256, 128)
+    hidden: tuple[int, int] = (512, 256)
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""

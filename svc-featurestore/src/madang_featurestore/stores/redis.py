@@ -1,5 +1,6 @@
 """Valkey or Redis."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -68,7 +69,7 @@ return 1
 class RedisStore:
     """Implements `RowStore`.
 
-    Reads go through redis-py's pooled connections but are packed by hiredis and read as one reply,
+    Reads go through redis-py's connections but are packed by hiredis and read as one reply,
     since redis-py's own command path costs more than the server does.
 
     Args:
@@ -81,6 +82,7 @@ class RedisStore:
             url, socket_timeout=timeout, socket_connect_timeout=timeout
         )
         self._pool: Any = self._client.connection_pool
+        self._local = threading.local()
         self._record = self._client.register_script(_RECORD)
         self._put_view = self._client.register_script(_PUT_VIEW)
 
@@ -96,24 +98,27 @@ class RedisStore:
         return Read(int(sequence or 0), int(epoch or 0), values, recent)
 
     def _exchange(self, packed: bytes, replies: int) -> list[Any]:
-        """Send commands that may be repeated and read their replies; twice if the first
-        connection was stale, as all pooled ones are after the server restarted."""
+        """Send commands that may be repeated and read their replies; twice if the connection was
+        stale, as all are after the server restarted."""
+        connection = self._connection()
         for attempt in (1, 2):
-            connection = self._pool.get_connection()
             try:
                 connection.send_packed_command([packed])
                 return [connection.read_response() for _ in range(replies)]
-            except redis.RedisError as error:
+            except redis.ConnectionError:
                 connection.disconnect()
-                stale = isinstance(error, redis.ConnectionError)
-                if attempt == 2 or not stale or isinstance(error, redis.TimeoutError):
+                if attempt == 2:
                     raise
             except BaseException:
                 connection.disconnect()  # replies may be left in it
                 raise
-            finally:
-                self._pool.release(connection)
         raise AssertionError("the loop returns or raises")
+
+    def _connection(self) -> Any:
+        """This thread's connection: borrowing one from the pool at each read costs more."""
+        if not hasattr(self._local, "connection"):
+            self._local.connection = self._pool.make_connection()
+        return self._local.connection
 
     def write(self, rows: Mapping[str, bytes], keep_ms: int | None) -> int:
         """See `RowStore.write`."""

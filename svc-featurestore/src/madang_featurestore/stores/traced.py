@@ -30,6 +30,8 @@ class TracedStore:
 
     def read(self, keys: Sequence[str], users: Sequence[str] = (), since_ms: int = 0) -> Read:
         """See `RowStore.read`."""
+        if not trace.get_current_span().is_recording():  # most look-ups; a span costs them 5 %
+            return self._store.read(keys, users, since_ms)
         with self._span("read", len(keys) + len(users)):
             return self._store.read(keys, users, since_ms)
 
