@@ -40,8 +40,8 @@ def madang(port: int, otlp: str, ratio: float) -> ServiceHost:
         port=port, threads=THREADS, otlp_endpoint=otlp, sampling_ratio=ratio, metrics_port=0
     )
     host = ServiceHost("bench", settings)
-    host.register(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server,
-        EmptyServicer(),  # type: ignore[abstract])
+    add = feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server
+    host.register(add, EmptyServicer())  # type: ignore[abstract]
     host.start()
     return host
 

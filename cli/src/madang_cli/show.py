@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h3
 import polars as pl
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -96,6 +97,13 @@ class Catalogue:
         return float(h3.great_circle_distance(here, there, unit="km"))
 
 
+def _because(item: ranker_pb2.RecommendedItem) -> str:
+    """The two best reasons, and how many more there are."""
+    best = ", ".join(f"{r.source} #{r.rank}" for r in item.reasons[:2])
+    more = len(item.reasons) - 2
+    return f"{best} +{more}" if more > 0 else best
+
+
 def print_feed(
     answer: ranker_pb2.RecommendResponse,
     place: place_pb2.Place,
@@ -103,20 +111,19 @@ def print_feed(
     console: Console,
 ) -> None:
     """The feed with scores and reasons, and how it came about."""
-    table = Table(header_style="bold")
-    for column in ("#", "item", "km", "P(click)", "P(order)", "score"):
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("#", "item", "km", "click", "order", "score"):
         table.add_column(column, justify="left" if column == "item" else "right", no_wrap=True)
-    table.add_column("because", overflow="fold")
+    table.add_column("because", no_wrap=True)
     for number, item in enumerate(answer.items, 1):
-        reasons = ", ".join(f"{r.source} #{r.rank}" for r in item.reasons)
         table.add_row(
             str(number),
             catalogue.name(item.item_id) + _STARS.get(item.kind, ""),
             f"{catalogue.kilometres(item.item_id, place):.1f}",
-            f"{item.click_probability:.3f}",
-            f"{item.conversion_probability:.3f}",
-            f"{item.score:.3f}",
-            reasons,
+            f"{item.click_probability:.1%}",
+            f"{item.conversion_probability:.1%}",
+            f"{item.score:.2f}",
+            _because(item),
         )
     console.print(table)
     info = answer.serving_info

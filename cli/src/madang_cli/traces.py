@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_BAR = 36
+_BAR = 24
 _COLOURS = {
     "madang-gateway": "bright_black",
     "madang-ranker": "magenta",
@@ -92,10 +92,10 @@ def is_whole(spans: list[Span]) -> bool:
 def draw(spans: list[Span], console: Console) -> None:
     """Print the waterfall."""
     start, end = min(s.start for s in spans), max(s.end for s in spans)
-    table = Table(box=None, padding=(0, 1), header_style="bold")
-    table.add_column("service")
-    table.add_column("span", no_wrap=True, max_width=46)
-    table.add_column("ms", justify="right")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("service", no_wrap=True)
+    table.add_column("span", no_wrap=True, max_width=34)
+    table.add_column("ms", justify="right", no_wrap=True)
     table.add_column(f"0 … {(end - start) / 1e6:.1f} ms", no_wrap=True)
     for depth, span in _walk(tree(spans), 0):
         colour = "red" if span.failed else _COLOURS.get(span.service, "white")
