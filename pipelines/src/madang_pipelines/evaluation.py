@@ -184,7 +184,7 @@ def evaluate_checkins(
     sessions: int = 1500,
     progress: Progress = lambda _: None,
 ) -> list[Result]:
-    """Recall, NDCG and hit rate at 10 of where held-out users went next (distinct places).
+    """Where held-out users went: the very next place, and all later ones (distinct).
 
     Popularity shows the most visited places; repeat-visit the user's own most visited ones, then
     popular ones.
@@ -199,9 +199,8 @@ def evaluate_checkins(
     own = _by_user(
         past.group_by("user_id", "item").len().sort("len", "item", descending=[True, False])
     )
-    wanted = _by_user(
-        visits.filter(pl.col("period") == tables.test_period).select("user_id", "item").unique()
-    )
+    later = visits.filter(pl.col("period") == tables.test_period).sort("time", maintain_order=True)
+    wanted = _by_user(later.unique(["user_id", "item"], maintain_order=True))
     gains: dict[str, list[tuple[float, float, float]]] = {
         "popularity": [],
         "repeat-visit": [],
@@ -218,7 +217,7 @@ def evaluate_checkins(
             gains[name].append(_ranking_metrics(rows, wanted[user]))
         progress((s + 1) / len(lists.sessions))
     lists.close()
-    names = (f"Recall@{K}", f"NDCG@{K}", f"hit rate@{K}")
+    names = (f"next place@{K}", f"Recall@{K}", f"NDCG@{K}")
     return [
         Result(name, {m: _mean([v[i] for v in g]) for i, m in enumerate(names)})
         for name, g in gains.items()
@@ -231,11 +230,12 @@ def _by_user(frame: pl.DataFrame) -> dict[str, Rows]:
 
 
 def _ranking_metrics(shown: Rows, wanted: Rows) -> tuple[float, float, float]:
+    """Whether the first wanted item is shown, and recall and NDCG of all."""
     hits = np.isin(shown, wanted)
     discount = 1 / np.log2(2 + np.arange(K))
     ideal = discount[: min(len(wanted), K)].sum()
     ndcg = float((hits * discount[: len(hits)]).sum() / ideal)
-    return float(hits.sum() / len(wanted)), ndcg, float(hits.any())
+    return float(wanted[0] in shown), float(hits.sum() / len(wanted)), ndcg
 
 
 def _mean(values: list[float]) -> tuple[float, float]:
