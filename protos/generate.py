@@ -12,6 +12,7 @@ from google.rpc import status_pb2
 from grpc_tools import protoc
 
 PROTOS = Path(__file__).parent
+PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 # The gateway turns errors into JSON only if it knows the types of their details.
 ERROR_TYPES = ("google/rpc/status.proto", "google/rpc/error_details.proto")
 
@@ -34,7 +35,9 @@ def generate(out: Path) -> None:
 def _protoc(*arguments: str) -> None:
     installed = Path(status_pb2.__file__).parents[2]
     includes = (PROTOS, PROTOS / "third_party", files("grpc_tools") / "_proto", installed)
-    if status := protoc.main(["protoc", *(f"-I{path}" for path in includes), *arguments]):
+    tools = Path(sys.executable).parent
+    plugins = [f"--plugin={name}={tools / name}" for name in PLUGINS]
+    if status := protoc.main(["protoc", *(f"-I{path}" for path in includes), *plugins, *arguments]):
         raise SystemExit(status)
 
 
