@@ -71,6 +71,12 @@ class ServiceHost:
             self._ready[part] = ready
             self._publish_health()
 
+    @property
+    def ready(self) -> bool:
+        """Whether all parts are."""
+        with self._lock:
+            return all(self._ready.values())
+
     def _publish_health(self, stopping: bool = False) -> None:
         serving = bool(self._services) and all(self._ready.values()) and not stopping
         status = (
@@ -124,6 +130,9 @@ def run(name: str, settings: ServiceSettings, wire: Callable[[ServiceHost, Any],
     host = ServiceHost(name, settings)
     try:
         wire(host, settings)
+        # The kernel spreads connections over all workers that listen, ready or not.
+        while is_worker() and not host.ready and not stopping.wait(0.1):
+            pass
         host.start()
         stopping.wait()
     finally:
