@@ -10,13 +10,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from madang_candidate.query import Query, Source
+from madang_candidate.query import Query
 from madang_candidate.retrieval import Retrieval
-from madang_candidate.sources.again import AgainSource
-from madang_candidate.sources.popular import PopularSource
-from madang_candidate.sources.reactive import ReactiveSource
-from madang_candidate.sources.two_tower import TwoTowerSource
+from madang_candidate.settings import CandidateSettings
 from madang_candidate.tower import TowerBundle
+from madang_candidate.wiring import make_sources
 from madang_pipelines.city.truth import Truth
 from madang_pipelines.examples import session_context, sessions_of
 from madang_pipelines.features import FeatureBuilder, look_up
@@ -26,7 +24,7 @@ from madang_ranker.scoring import DcnScorer, ScoreRequest
 from madang_ranker.surfaces import Surface, load_surfaces
 from madang_runtime.metrics import Metrics
 from madang_runtime.models.inputs import InputRows
-from madang_runtime.models.registry import ModelRegistry
+from madang_runtime.models.registry import ModelFiles, ModelRegistry
 
 Rows = NDArray[np.int64]
 Progress = Callable[[float], None]
@@ -63,13 +61,8 @@ class Lists:
         self.bundle = TowerBundle(_champion(registry, TOWER), threads=1, exact_below=20_000)
         self._scorer = DcnScorer(_champion(registry, RANKER), Metrics())
         self._surface = load_surfaces(None)["home"]
-        sources: list[Source] = [
-            TwoTowerSource(1.0),
-            ReactiveSource(1.0, 60.0),
-            AgainSource(1.0),
-            PopularSource(0.5),
-        ]
-        self._retrieval = Retrieval(sources, 60.0, 10.0, threads=1)
+        settings = CandidateSettings()
+        self._retrieval = Retrieval(make_sources(settings), settings.rrf_k, 10.0, threads=1)
 
     @property
     def surface(self) -> Surface:
@@ -112,7 +105,7 @@ class Lists:
         self._retrieval.close()
 
 
-def _champion(registry: ModelRegistry, name: str):  # type: ignore[no-untyped-def]
+def _champion(registry: ModelRegistry, name: str) -> ModelFiles:
     return registry.load(name, registry.resolve(name))
 
 

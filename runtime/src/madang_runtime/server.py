@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -101,12 +102,12 @@ class ServiceHost:
         log.info("%s listens on %s:%d", self.name, self.settings.host, self.port)
         return self.port
 
-    def stop(self, drained: threading.Event | None = None) -> None:
+    def stop(self) -> None:
         """Turn NOT_SERVING, wait out endpoint lag, drain, close clients; telemetry last."""
         with self._lock:
             self._ready["server"] = False
             self._publish_health(stopping=True)
-        (drained or threading.Event()).wait(self.settings.drain_seconds)
+        time.sleep(self.settings.drain_seconds)
         self._server.stop(self.settings.grace_seconds).wait()
         self.closing.close()
         self._pool.shutdown(wait=False)

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
@@ -88,6 +88,3 @@ def current_trace_id() -> str:
     """The sampled trace's id as 32 hex digits, or ""."""
     context = trace.get_current_span().get_span_context()
     return f"{context.trace_id:032x}" if context.trace_flags.sampled else ""
-
-
-Attributes = Mapping[str, str | int | float | bool]

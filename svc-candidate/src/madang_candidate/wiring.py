@@ -38,13 +38,7 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         check_store(files.manifest, get_view)
         return TowerBundle(files, threads=settings.onnx_threads, exact_below=settings.exact_below)
 
-    sources: list[Source] = [
-        TwoTowerSource(settings.weight_two_tower),
-        ReactiveSource(settings.weight_reactive, settings.rrf_k),
-        AgainSource(settings.weight_again),
-        PopularSource(settings.weight_popular),
-    ]
-    retrieval = Retrieval(sources, settings.rrf_k, settings.source_timeout_seconds)
+    retrieval = Retrieval(make_sources(settings), settings.rrf_k, settings.source_timeout_seconds)
     host.closing.callback(retrieval.close)
     model = HotModel(
         host,
@@ -57,3 +51,13 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
     servicer = CandidateServicer(finder, host.stages)
     host.register(candidate_pb2_grpc.add_CandidateServiceServicer_to_server, servicer)
     model.start()
+
+
+def make_sources(settings: CandidateSettings) -> list[Source]:
+    """The sources in the order in which answers list them."""
+    return [
+        TwoTowerSource(settings.weight_two_tower),
+        ReactiveSource(settings.weight_reactive, settings.rrf_k),
+        AgainSource(settings.weight_again),
+        PopularSource(settings.weight_popular),
+    ]

@@ -22,7 +22,7 @@ class HotModel(Generic[Model]):
     The service is ready once there is a first one.
 
     Args:
-        host: gets readiness, metrics and clean-up.
+        host: gets readiness and metrics.
         registry: where the model is.
         name: the model's name.
         alias: the alias to follow.
