@@ -97,10 +97,10 @@ class Catalogue:
         return float(h3.great_circle_distance(here, there, unit="km"))
 
 
-def _because(item: ranker_pb2.RecommendedItem) -> str:
-    """The two best reasons, and how many more there are."""
-    best = ", ".join(f"{r.source} #{r.rank}" for r in item.reasons[:2])
-    more = len(item.reasons) - 2
+def _because(item: ranker_pb2.RecommendedItem, shown: int) -> str:
+    """The best reasons, and how many more there are."""
+    best = ", ".join(f"{r.source} #{r.rank}" for r in item.reasons[:shown])
+    more = len(item.reasons) - shown
     return f"{best} +{more}" if more > 0 else best
 
 
@@ -123,7 +123,7 @@ def print_feed(
             f"{item.click_probability:.1%}",
             f"{item.conversion_probability:.1%}",
             f"{item.score:.2f}",
-            _because(item),
+            _because(item, 1 if console.width < 100 else 3),
         )
     console.print(table)
     info = answer.serving_info
