@@ -24,7 +24,7 @@ from madang.ranker.v1 import ranker_pb2
 from madang_pipelines.evaluation import Result
 from madang_pipelines.tables import Tables
 
-_STARS = {place_pb2.ITEM_KIND_AD: " [yellow]ad[/]"}
+_MARKS = {place_pb2.ITEM_KIND_AD: "[yellow]ad[/] "}
 
 
 @contextmanager
@@ -112,18 +112,21 @@ def print_feed(
 ) -> None:
     """The feed with scores and reasons, and how it came about."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("#", "item", "km", "click", "order", "score"):
-        table.add_column(column, justify="left" if column == "item" else "right", no_wrap=True)
+    narrow = console.width < 100
+    table.add_column("#", justify="right", min_width=2)
+    table.add_column("item", no_wrap=True, max_width=32 if narrow else None)
+    for column in ("km", "click", "order", "score"):
+        table.add_column(column, justify="right", min_width=4)
     table.add_column("because", no_wrap=True)
     for number, item in enumerate(answer.items, 1):
         table.add_row(
             str(number),
-            catalogue.name(item.item_id) + _STARS.get(item.kind, ""),
+            _MARKS.get(item.kind, "") + catalogue.name(item.item_id),
             f"{catalogue.kilometres(item.item_id, place):.1f}",
-            f"{item.click_probability:.1%}",
-            f"{item.conversion_probability:.1%}",
+            f"{item.click_probability:.0%}",
+            f"{item.conversion_probability:.0%}",
             f"{item.score:.2f}",
-            _because(item, 1 if console.width < 100 else 3),
+            _because(item, 1 if narrow else 3),
         )
     console.print(table)
     info = answer.serving_info
