@@ -114,9 +114,9 @@ def print_feed(
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     narrow = console.width < 100
     table.add_column("#", justify="right", min_width=2)
-    table.add_column("item", no_wrap=True, max_width=32 if narrow else None)
+    table.add_column("item", no_wrap=True, max_width=29 if narrow else None)
     for column in ("km", "click", "order", "score"):
-        table.add_column(column, justify="right", min_width=4)
+        table.add_column(column, justify="right", min_width=5)
     table.add_column("because", no_wrap=True)
     for number, item in enumerate(answer.items, 1):
         table.add_row(

@@ -17,7 +17,11 @@ class RankerSettings(ServiceSettings):
     model_alias: str = Field("champion", description="Alias to follow.")
     surfaces: Path | None = Field(None, description="YAML of surfaces; unset takes the built-in.")
     onnx_threads: int = Field(1, ge=1, description="Threads of the DCN.")
-    batch_rows: int = Field(2048, ge=1, description="Rows that the DCN scores at once at most.")
+    batch_rows: int = Field(
+        512,
+        ge=1,
+        description="Rows that the DCN scores at once at most; on a CPU more leave its cache.",
+    )
     batch_delay_seconds: float = Field(
         0.0, ge=0, description="How long the first rows of a batch wait for more."
     )
