@@ -254,9 +254,17 @@ def _filter(name: str, message: str, **config: Any) -> dict[str, Any]:
     }
 
 
-def write_tables(folder: Path, upstreams: Mapping[str, Upstream]) -> None:
-    """Write both tables by rename; clusters first, so that no route points nowhere."""
-    for name, table in (("cds", cluster_table(upstreams)), ("rds", route_table(upstreams))):
-        part = folder / f"{name}.part"
-        part.write_text(json.dumps(table, indent=1))
-        part.rename(folder / f"{name}.json")
+def write_clusters(folder: Path, upstreams: Mapping[str, Upstream]) -> None:
+    """Write the CDS file by rename."""
+    _write(folder / "cds.json", cluster_table(upstreams))
+
+
+def write_routes(folder: Path, upstreams: Mapping[str, Upstream]) -> None:
+    """Write the RDS file by rename. Its clusters must be known, or its calls fail meanwhile."""
+    _write(folder / "rds.json", route_table(upstreams))
+
+
+def _write(path: Path, table: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(table, indent=1))
+    part.rename(path)

