@@ -52,13 +52,28 @@ console = Console()
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides of one comparison, and what is wanted of their ratio."""
+    """The sides of one comparison, and what is wanted of ours against the floor."""
 
     name: str
     floor: str
     ours: str
     ratios: list[float]
     wanted: str
+    plain: str = "–"
+
+    @classmethod
+    def of_rates(cls, name: str, floor: str, runs: list[list[Load]], wanted: str) -> "Comparison":
+        """From runs of the floor, a plain service and ours."""
+        rates = [[side.rate for side in run] for run in runs]
+        floors, plains, ours = (middle(list(side)) for side in zip(*rates, strict=True))
+        return cls(
+            name,
+            f"{floor} {floors:,.0f}/s",
+            f"{ours:,.0f}/s",
+            [run[2] / run[0] for run in rates],
+            wanted,
+            f"{plains:,.0f}/s ({middle([run[1] / run[0] for run in rates]):.2f})",
+        )
 
 
 def pin(pid: int, core: int) -> None:
@@ -67,9 +82,27 @@ def pin(pid: int, core: int) -> None:
         os.sched_setaffinity(thread.id, {core})
 
 
-def in_turn(floor: Callable[[], Load], ours: Callable[[], Load]) -> list[tuple[Load, Load]]:
-    """Run both sides in turn."""
-    return [(floor(), ours()) for _ in range(ROUNDS)]
+def in_turn(*sides: Callable[[], Load]) -> list[list[Load]]:
+    """Run the sides in turn."""
+    return [[side() for side in sides] for _ in range(ROUNDS)]
+
+
+def by_callers(call: Callable[[], object]) -> Callable[[], Load]:
+    """Load by all callers."""
+    return partial(drive, call, callers=CALLERS, seconds=SECONDS)
+
+
+def on_servers_core(call: Callable[[], object]) -> Callable[[], Load]:
+    """Load by this process, moved to the server's core: it does what our server does."""
+
+    def run() -> Load:
+        os.sched_setaffinity(0, {SERVER_CORE})
+        try:
+            return drive(call, callers=1, seconds=SECONDS)
+        finally:
+            os.sched_setaffinity(0, {CLIENT_CORE})
+
+    return run
 
 
 def middle(values: list[float]) -> float:
@@ -171,23 +204,18 @@ def lookup(mesh: LocalMesh) -> Comparison:
         pin(pids["store"], CLIENT_CORE)
         pin(pids["featurestore"], SERVER_CORE)
 
-        def raw() -> Load:
-            # redis-py does what our server does, on our server's core.
-            os.sched_setaffinity(0, {SERVER_CORE})
-            try:
-                return drive(lambda: client.mget(keys), callers=1, seconds=SECONDS)
-            finally:
-                os.sched_setaffinity(0, {CLIENT_CORE})
-
-        runs = in_turn(raw, lambda: drive(call, callers=CALLERS, seconds=SECONDS))
-    rates = [[r[i].rate for r in runs] for i in (0, 1)]
-    return Comparison(
-        "LookupFeatures 200 × 20",
-        f"redis-py MGET {middle(rates[0]):,.0f}/s",
-        f"{middle(rates[1]):,.0f}/s",
-        [o / b for b, o in zip(*rates, strict=True)],
-        "≥ 0.6",
-    )
+        names_file = HOME / "keys.txt"
+        names_file.write_text("\n".join(keys))
+        with (
+            server("mget", mesh.info.store, str(names_file)) as (plain, _),
+            grpc.insecure_channel(plain) as beside,
+        ):
+            runs = in_turn(
+                on_servers_core(lambda: client.mget(keys)),
+                by_callers(raw_call(beside, "/plain/Answer", request)),
+                by_callers(call),
+            )
+    return Comparison.of_rates("LookupFeatures 200 × 20", "redis-py MGET", runs, "≥ 0.6")
 
 
 def rank(mesh: LocalMesh, workspace: Workspace) -> list[Comparison]:
@@ -205,46 +233,44 @@ def rank(mesh: LocalMesh, workspace: Workspace) -> list[Comparison]:
     context = InputRows(np.array([[20, 2, 77]]), np.array([[37.5, 127.07]], np.float32))
     score = ScoreRequest(user.pack(answer.rows[0], 1), context, item.pack(answer.rows[1], 500))
     tensors = batch_tensors([score], [500])
-    given = list(answer.rows[1].blocks)
-    for b in given:
-        b.features[:] = [f"item_profile.{name}" for name in b.features]
+    for rows, view in zip(answer.rows, (user.view, item.view), strict=True):
+        for b in rows.blocks:
+            b.features[:] = [f"{view}.{name}" for name in b.features]
     by_id = ranker_pb2.RankRequest(
         user_id="u00012", place=PLACE, request_time=EVENING, item_ids=ids
     )
-    with_rows = ranker_pb2.RankRequest(item_features=given)
+    with_rows = ranker_pb2.RankRequest(
+        user_features=answer.rows[0].blocks, item_features=answer.rows[1].blocks
+    )
     with_rows.MergeFrom(by_id)
     pids = mesh.processes()
     for part in ("store", "featurestore", "gateway", "candidate"):
         pin(pids[part], CLIENT_CORE)
     pin(pids["ranker"], SERVER_CORE)
 
-    def in_process() -> Load:
-        os.sched_setaffinity(0, {SERVER_CORE})
-        try:
-            return drive(lambda: session.run(tensors), callers=1, seconds=SECONDS)
-        finally:
-            os.sched_setaffinity(0, {CLIENT_CORE})
-
-    found = []
-    method = "/madang.ranker.v1.RankerService/Rank"
-    with grpc.insecure_channel(mesh.info.services["ranker"]) as channel:
-        for name, request in (
-            ("Rank 500 ids, features looked up", by_id),
-            ("Rank 500 rows, features given", with_rows),
-        ):
-            call = raw_call(channel, method, request)
-            runs = in_turn(in_process, partial(drive, call, callers=CALLERS, seconds=SECONDS))
-            rates = [[r[i].rate for r in runs] for i in (0, 1)]
-            found.append(
-                Comparison(
-                    name,
-                    f"ONNX session in process {middle(rates[0]):,.0f}/s",
-                    f"{middle(rates[1]):,.0f}/s",
-                    [o / b for b, o in zip(*rates, strict=True)],
-                    "≥ 0.8",
-                )
+    (HOME / "dcn.onnx").write_bytes(model.files["model.onnx"])
+    np.savez(HOME / "tensors.npz", **tensors)  # type: ignore[arg-type]
+    with (
+        grpc.insecure_channel(mesh.info.services["ranker"]) as channel,
+        server("onnx", str(HOME / "dcn.onnx"), str(HOME / "tensors.npz")) as (plain, _),
+        grpc.insecure_channel(plain) as beside,
+    ):
+        return [
+            Comparison.of_rates(
+                name,
+                "ONNX session in process",
+                in_turn(
+                    on_servers_core(lambda: session.run(tensors)),
+                    by_callers(raw_call(beside, "/plain/Answer", request)),
+                    by_callers(raw_call(channel, "/madang.ranker.v1.RankerService/Rank", request)),
+                ),
+                "≥ 0.8",
             )
-    return found
+            for name, request in (
+                ("Rank 500 ids, features looked up", by_id),
+                ("Rank 500 rows, features given", with_rows),
+            )
+        ]
 
 
 def recommend(mesh: LocalMesh) -> list[tuple[int, Load]]:
@@ -305,11 +331,11 @@ def main() -> None:
         started = {s: cold_start(mesh, s) for s in mesh.info.services}
         processes = start_ups(mesh, started)
     table = Table(title=f"The floor: medians of {ROUNDS} rounds in turn, {SECONDS:.0f} s a side")
-    for column in ("what", "floor", "ours", "ours / floor (spread)", "wanted"):
+    for column in ("what", "floor", "plain service", "ours", "ours / floor (spread)", "wanted"):
         table.add_column(column)
     for c in comparisons:
         spread = f"{middle(c.ratios):.2f} ({min(c.ratios):.2f}–{max(c.ratios):.2f})"
-        table.add_row(c.name, c.floor, c.ours, spread, c.wanted)
+        table.add_row(c.name, c.floor, c.plain, c.ours, spread, c.wanted)
     console.print(table)
     for callers, measured in loads:
         console.print(

@@ -1,14 +1,19 @@
-"""The servers that the floor is measured with: `python bench/servers.py KIND PORT [OTLP]`."""
+"""The servers that the floor is measured with: `python bench/servers.py KIND PORT …`."""
 
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
+import redis
 
 from madang.feature.v1 import feature_store_pb2 as pb
 from madang.feature.v1 import feature_store_pb2_grpc
+from madang_runtime.models.onnx_backend import OnnxBackend
 from madang_runtime.server import ServiceHost
 from madang_runtime.settings import ServiceSettings
 
@@ -29,9 +34,40 @@ def bare(port: int) -> grpc.Server:
     """grpcio's sync server with nothing around the handler."""
     server = grpc.server(ThreadPoolExecutor(THREADS))
     feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server(EmptyServicer(), server)  # type: ignore[abstract]
+    return _listen(server, port)
+
+
+def plain(port: int, answer: Callable[[], bytes]) -> grpc.Server:
+    """The shortest service that answers bytes by some work: no deadline, limit, metric or trace."""
+    server = grpc.server(ThreadPoolExecutor(THREADS))
+    handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: answer())
+    server.add_registered_method_handlers("plain", {"Answer": handler})
+    return _listen(server, port)
+
+
+def _listen(server: grpc.Server, port: int) -> grpc.Server:
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     return server
+
+
+def mget(store: str, keys: str) -> Callable[[], bytes]:
+    """Reads rows by redis-py: the keys are the lines of a file."""
+    client: Any = redis.Redis.from_url(f"redis://{store}")
+    wanted = Path(keys).read_text().split()
+    return lambda: b"".join(client.mget(wanted))
+
+
+def onnx(model: str, tensors: str) -> Callable[[], bytes]:
+    """Runs a session on tensors from a file, one call at a time."""
+    session, lock = OnnxBackend(Path(model).read_bytes()), threading.Lock()
+    inputs = dict(np.load(tensors))
+
+    def answer() -> bytes:
+        with lock:
+            return session.run(inputs)["click"].tobytes()
+
+    return answer
 
 
 def madang(port: int, otlp: str, ratio: float) -> ServiceHost:
@@ -48,5 +84,11 @@ def madang(port: int, otlp: str, ratio: float) -> ServiceHost:
 
 if __name__ == "__main__":
     kind, port, *rest = sys.argv[1:]
-    kept = bare(int(port)) if kind == "bare" else madang(int(port), rest[0], float(rest[1]))
+    kept: object
+    if kind == "bare":
+        kept = bare(int(port))
+    elif kind == "madang":
+        kept = madang(int(port), rest[0], float(rest[1]))
+    else:
+        kept = plain(int(port), {"mget": mget, "onnx": onnx}[kind](*rest))
     threading.Event().wait()

@@ -331,12 +331,23 @@ def test_rank_orders_given_items_as_recommend_does(clients):
 def test_rank_takes_features_from_the_caller(clients):
     ids = ["s00001", "s00002", "s00003"]
     stored = clients.features.LookupFeatures(
-        f.LookupFeaturesRequest(lookups=[{"view": "item_profile", "entity_ids": ids}]), timeout=5
+        f.LookupFeaturesRequest(
+            lookups=[
+                {"view": "item_profile", "entity_ids": ids},
+                {"view": "user_profile", "entity_ids": [rank(ids).user_id]},
+            ]
+        ),
+        timeout=5,
     )
-    blocks = list(stored.rows[0].blocks)
-    for given in blocks:
-        given.features[:] = [f"item_profile.{feature}" for feature in given.features]
+    blocks, user_blocks = list(stored.rows[0].blocks), list(stored.rows[1].blocks)
+    for given, view in ((blocks, "item_profile"), (user_blocks, "user_profile")):
+        for b in given:
+            b.features[:] = [f"{view}.{feature}" for feature in b.features]
     own = clients.ranker.Rank(rank(ids, item_features=blocks), timeout=5)
+    without_store = rank(ids, item_features=blocks, user_features=user_blocks)
+    alone = clients.ranker.Rank(without_store, timeout=5)
+    assert alone.scores == own.scores
+    assert [s.name for s in alone.serving_info.stages] == ["score"]
     looked_up = clients.ranker.Rank(rank(ids), timeout=5)
     assert own.item_ids == looked_up.item_ids
     assert np.frombuffer(own.scores, "<f4") == pytest.approx(

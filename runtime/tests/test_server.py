@@ -222,8 +222,8 @@ def test_text_that_is_not_utf8_is_refused_with_a_reason(running):
     assert details(caught.value)[0].metadata["field"] == "request"
 
 
-def test_silent_streams_are_cancelled_and_free_their_threads(running):
-    _, _, channel, _ = running
+def test_streams_take_no_thread_from_other_calls_and_are_cancelled_when_silent(running):
+    host, _, channel, _ = running
     silent = threading.Event()
 
     def nothing():
@@ -231,10 +231,13 @@ def test_silent_streams_are_cancelled_and_free_their_threads(running):
         yield from ()
 
     stub = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
-    streams = [stub.StreamWriteFeatures.future(nothing()) for _ in range(2)]
-    time.sleep(2.5)  # the cap of this server is 2 s
+    streams = [stub.StreamWriteFeatures.future(nothing()) for _ in range(host.settings.streams)]
+    time.sleep(0.3)
     assert get(channel, "a").view.name == "a"
-    assert {s.code() for s in streams} == {grpc.StatusCode.CANCELLED}
+    assert not any(s.done() for s in streams)
+    refused = stub.StreamWriteFeatures.future(nothing()).exception()  # waited too long for a place
+    assert refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert {s.exception().code() for s in streams} == {grpc.StatusCode.CANCELLED}
     silent.set()
 
 

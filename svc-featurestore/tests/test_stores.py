@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from madang_featurestore.stores.base import KEEP_RECENT, Event
+from madang_featurestore.stores.base import KEEP_RECENT, Event, Keys
 from madang_featurestore.stores.redis import RedisStore
 from madang_featurestore.windows import Increment
 from madang_runtime.errors import MadangError, reason
@@ -16,7 +16,7 @@ def event(event_id="e1", time_ms=1000, payload=b"p", counters=None, user="u"):
 
 
 def test_an_empty_store_reads_nothing(store):
-    read = store.read(["a", "b"], ["u"])
+    read = store.read([Keys("", ["a", "b"])], ["u"])
     assert (read.sequence, read.epoch, read.values, read.recent) == (0, 0, [None, None], [[]])
     assert store.views() == (0, {})
 
@@ -25,16 +25,26 @@ def test_rows_are_read_in_order_and_every_write_advances_the_sequence(store):
     first = store.write({"a": b"\x00\xff", "b": b"2"}, None)
     second = store.write({"a": b"3"}, None)
     assert second > first
-    read = store.read(["b", "missing", "a", "b"])
+    read = store.read([Keys("", ["b", "missing", "a", "b"])])
     assert read.values == [b"2", None, b"3", b"2"]
     assert read.sequence == second
+
+
+def test_keys_of_any_length_and_script_are_read_by_groups(store):
+    ids = ["1", "22", "333", "가게", "emoji 🍜", "with space\r\n$1\r\nx"]
+    store.write({f"{prefix}{i}": f"{prefix}={i}".encode() for prefix in "ab" for i in ids}, None)
+    groups = [Keys("a", ids[:3]), Keys("b", ids), Keys("a", []), Keys("a", ["44", *ids[3:]])]
+    wanted = [f"a={i}" for i in ids[:3]] + [f"b={i}" for i in ids]
+    wanted += [None] + [f"a={i}" for i in ids[3:]]
+    found = store.read(groups).values
+    assert [v.decode() if v else None for v in found] == wanted
 
 
 def test_rows_vanish_when_they_need_not_be_kept(store):
     store.write({"a": b"1"}, 60)
     store.write({"b": b"1"}, 60_000)
     time.sleep(0.12)
-    assert store.read(["a", "b"]).values == [None, b"1"]
+    assert store.read([Keys("", ["a", "b"])]).values == [None, b"1"]
 
 
 def test_views_change_only_as_expected(store):
@@ -67,14 +77,14 @@ def test_an_event_is_recorded_once(store):
     assert store.record([event(counters=counters), event(counters=counters)])[0] == [True, False]
     assert store.record([event(counters=counters)])[0] == [False]
     assert store.read([], ["u"]).recent == [[b"p"]]
-    value = store.read(["w"]).values[0]
+    value = store.read([Keys("", ["w"])]).values[0]
     assert value[5 * 8 : 5 * 8 + 8] == b"\x05\0\0\0\x01\0\0\0"
 
 
 def test_counters_are_reset_by_later_buckets_and_not_touched_by_earlier_ones(store):
     def count(event_id, bucket):
         store.record([event(event_id, counters={"w": (60_000, [Increment(16, 12, bucket, (1,))])})])
-        value = store.read(["w"]).values[0]
+        value = store.read([Keys("", ["w"])]).values[0]
         at = 16 + bucket % 33 * 12
         return [int.from_bytes(value[at + i : at + i + 4], "little") for i in (0, 4, 8)]
 
@@ -95,13 +105,13 @@ def test_concurrent_counting_loses_nothing(store):
         thread.start()
     for thread in threads:
         thread.join()
-    assert int.from_bytes(store.read(["w"]).values[0][12:16], "little") == 200
+    assert int.from_bytes(store.read([Keys("", ["w"])]).values[0][12:16], "little") == 200
 
 
 def test_a_dead_server_is_unavailable():
     store = RedisStore("redis://127.0.0.1:1", 0.2)
     for call in (
-        lambda: store.read(["a"]),
+        lambda: store.read([Keys("", ["a"])]),
         lambda: store.write({"a": b""}, None),
         lambda: store.record([event()]),
         store.views,

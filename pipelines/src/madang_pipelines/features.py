@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from madang.feature.v1 import feature_store_pb2
 from madang_featurestore.yaml_views import load_view
 from madang_pipelines.tables import Tables
-from madang_runtime.models.context import cell_buckets
+from madang_runtime.models.context import cell_bucket
 from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
 from madang_runtime.models.manifest import FeatureRef
 
@@ -47,7 +47,8 @@ class FeatureBuilder:
         self._users, self._items = tables.frames["users"], tables.frames["items"]
         self.user_rows = _rows_of(self._users["user_id"])
         self.item_rows = _rows_of(self._items["item_id"])
-        self._cells = cell_buckets(*self._items.select("latitude", "longitude").to_numpy().T)
+        places = self._items.select("latitude", "longitude").iter_rows()
+        self._cells = np.array([cell_bucket(*place) for place in places], np.int64)
         self._log_price = np.log(self._items["price"].fill_null(np.nan).to_numpy())
         actions = tables.frames["actions"].sort("time", maintain_order=True)
         self._actions = _Actions(

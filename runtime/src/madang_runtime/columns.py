@@ -1,5 +1,6 @@
 """Tensors of the protos as NumPy arrays, without a Python object a cell."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -62,7 +63,7 @@ def from_tensor(tensor: tensor_pb2.Tensor, field: str = "tensor") -> Array:
     shape = tuple(tensor.shape)
     if any(n < 0 for n in shape):
         raise shape_mismatch(f"{field}.shape", f"is {list(shape)}, lengths must not be negative")
-    cells = int(np.prod(shape, dtype=object)) if shape else 1
+    cells = math.prod(shape)
     if tensor.dtype == tensor_pb2.D_TYPE_STRING:
         return _strings(tensor, cells, field).reshape(shape)
     dtype = DTYPES[tensor.dtype]

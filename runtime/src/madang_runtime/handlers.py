@@ -38,9 +38,10 @@ Handler = Callable[[Any, grpc.ServicerContext], Any]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the wrapping needs."""
+    """What the wrapping needs. Streams have a pool of their own, since each holds a thread."""
 
     pool: AdmissionPool
+    streams: AdmissionPool
     metrics: Metrics
     tracer: trace.Tracer
     deadline_cap: float
@@ -70,22 +71,20 @@ class Registrar:
     def _wrap(
         self, service: str, method: str, handler: "grpc.RpcMethodHandler[Any, Any]"
     ) -> "grpc.RpcMethodHandler[Any, Any]":
+        around = self._surroundings
         parse = _Parser(handler.request_deserializer)
         if handler.unary_unary:
             inner = handler.unary_unary
             return grpc.unary_unary_rpc_method_handler(
-                _around(self._surroundings, service, method, lambda raw, c: inner(parse(raw), c)),
+                _around(around, around.pool, service, method, lambda raw, c: inner(parse(raw), c)),
                 response_serializer=handler.response_serializer,
             )
         if handler.stream_unary:
+            streamed = _streamed(parse, handler.stream_unary, around.deadline_cap)
+            call: Any = _around(around, around.streams, service, method, streamed)
+            call.experimental_thread_pool = around.streams
             return grpc.stream_unary_rpc_method_handler(
-                _around(
-                    self._surroundings,
-                    service,
-                    method,
-                    _streamed(parse, handler.stream_unary, self._surroundings.deadline_cap),
-                ),
-                response_serializer=handler.response_serializer,
+                call, response_serializer=handler.response_serializer
             )
         raise TypeError(f"{service}/{method}: streamed answers have no wrapping yet")
 
@@ -131,7 +130,9 @@ def _streamed(parse: _Parser, handler: Handler, patience: float) -> Handler:
     return call
 
 
-def _around(around: Surroundings, service: str, method: str, handler: Handler) -> Handler:
+def _around(
+    around: Surroundings, pool: AdmissionPool, service: str, method: str, handler: Handler
+) -> Handler:
     attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
     span_name = f"{service}/{method}"
     ok_seconds = around.metrics.seconds.labels(method, "OK")
@@ -150,7 +151,7 @@ def _around(around: Surroundings, service: str, method: str, handler: Handler) -
         token = otel_context.attach(trace.set_span_in_context(span, parent_context))
         scope_token = None
         try:
-            around.metrics.waited.observe(around.pool.admit())
+            around.metrics.waited.observe(pool.admit())
             scope = _scope(context, around.deadline_cap)
             scope_token = SCOPE.set(scope)
             response = handler(request, context)

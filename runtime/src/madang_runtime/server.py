@@ -1,6 +1,7 @@
 """The life of a service: start, serve, drain, stop."""
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -29,14 +30,17 @@ class ServiceHost:
     """What a service's wiring gets: telemetry, registration, readiness and a place for clean-up."""
 
     def __init__(self, name: str, settings: ServiceSettings) -> None:
+        # Read when gRPC first starts: connections are polled by the thread that serves them.
+        os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
         self.name = name
         self.settings = settings
         self.metrics = Metrics()
         self._provider = start_tracing(name, settings.otlp_endpoint, settings.sampling_ratio)
         self.tracer: trace.Tracer = self._provider.get_tracer("madang")
         self.closing = ExitStack()
-        self._pool = AdmissionPool(
-            settings.threads, settings.max_waiting, settings.max_queue_seconds
+        self._pool, self._streams = (
+            AdmissionPool(threads, settings.max_waiting, settings.max_queue_seconds)
+            for threads in (settings.threads, settings.streams)
         )
         self._server = grpc.server(
             self._pool, options=_server_options(settings), maximum_concurrent_rpcs=4096
@@ -50,7 +54,11 @@ class ServiceHost:
     def register(self, add_to_server: Callable[[Any, Any], None], servicer: Any) -> None:
         """Register a servicer by its generated `add_…Servicer_to_server` function."""
         surroundings = Surroundings(
-            self._pool, self.metrics, self.tracer, self.settings.default_deadline_seconds
+            self._pool,
+            self._streams,
+            self.metrics,
+            self.tracer,
+            self.settings.default_deadline_seconds,
         )
         add_to_server(servicer, Registrar(self._server, surroundings))
         full_name = next(
@@ -110,7 +118,8 @@ class ServiceHost:
         time.sleep(self.settings.drain_seconds)
         self._server.stop(self.settings.grace_seconds).wait()
         self.closing.close()
-        self._pool.shutdown(wait=False)
+        for pool in (self._pool, self._streams):
+            pool.shutdown(wait=False)
         self._provider.shutdown()
 
 

@@ -12,6 +12,7 @@ class ServiceSettings(BaseSettings):
     arm: str = Field("stable", description="Experiment arm that answers name: stable or canary.")
     workers: int = Field(1, ge=1, le=64, description="Processes that share the port.")
     threads: int = Field(8, ge=1, le=256, description="Threads that run handlers.")
+    streams: int = Field(8, ge=1, le=256, description="Streams served at once, a thread each.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 turns it off.")
     gateway: str = Field("127.0.0.1:8080", description="host:port of the gateway to the mesh.")
     model_registry: str = Field(

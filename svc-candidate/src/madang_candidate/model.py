@@ -1,6 +1,7 @@
 """The two towers, in torch. Serving never imports this file."""
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from madang_runtime.models.context import CELL_BUCKETS
 from madang_runtime.models.inputs import columns_of
+from madang_runtime.models.layers import WIDEST, Codes, count_weights, pooled, recency_weights
 from madang_runtime.models.manifest import FeatureRef
 
 
@@ -37,20 +39,6 @@ class TowerConfig:
         return asdict(self)
 
 
-# Standardised numbers beyond it are errors of the data; they must not drown the rest.
-_WIDEST = 10.0
-_MOST_COUNTS = 1e4
-
-
-class Codes(nn.Embedding):
-    """An embedding that reads codes outside its vocabulary as 0, unknown."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Codes of any shape → vectors."""
-        known = (input >= 0) & (input < self.num_embeddings)
-        return super().forward(torch.where(known, input, torch.zeros_like(input)))
-
-
 class Standardise(nn.Module):
     """(x − mean) / std per column; NaN, no value, becomes the mean."""
 
@@ -70,24 +58,8 @@ class Standardise(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """Standardise rows of shape [n, columns]."""
-        scaled = ((rows - self.mean) / self.std).clamp(-_WIDEST, _WIDEST)
+        scaled = ((rows - self.mean) / self.std).clamp(-WIDEST, WIDEST)
         return torch.where(torch.isnan(scaled), torch.zeros_like(scaled), scaled)
-
-
-def pooled(vectors: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean over axis 1; zero where no weight is.
-
-    Args:
-        vectors: [n, k, d].
-        weights: [n, k], not negative.
-    """
-    total = weights.sum(1, keepdim=True).clamp(min=1e-6)
-    return (vectors * (weights / total).unsqueeze(2)).sum(1)
-
-
-def _weights(floats: Tensor) -> Tensor:
-    """Counts as weights: no value counts 0, and none is absurdly large."""
-    return torch.relu(torch.nan_to_num(floats)).clamp(max=_MOST_COUNTS)
 
 
 class UserTower(nn.Module):
@@ -98,22 +70,20 @@ class UserTower(nn.Module):
         self._ints = columns_of(features, view, "INT64")
         self._floats = columns_of(features, view, "FLOAT32")
         d, s = config.dimension, config.small
-        self.item = Codes(config.items, d)
-        self.user = Codes(config.users, s)
-        self.age, self.gender = Codes(8, 4), Codes(4, 4)
-        self.district = Codes(config.districts, s)
-        self.category = Codes(config.categories, s)
-        self.hour, self.weekday = nn.Embedding(24, s), nn.Embedding(7, 4)
-        self.cell = nn.Embedding(CELL_BUCKETS, s)
+        codes = partial(Codes, std=0.1)
+        self.item = codes(config.items, d)
+        self.user = codes(config.users, s)
+        self.age, self.gender = codes(8, 4), codes(4, 4)
+        self.district = codes(config.districts, s)
+        self.category = codes(config.categories, s)
+        self.hour, self.weekday = codes(24, s), codes(7, 4)
+        self.cell = codes(CELL_BUCKETS, s)
         self.numbers = [n for n, c in self._floats.items() if c.stop - c.start == 1]
         self.standardise = Standardise(len(self.numbers))
         width = 2 * d + 5 * s + 12 + len(self.numbers)
         self.layers = nn.Sequential(
             nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, d)
         )
-        for embedding in self.modules():
-            if isinstance(embedding, nn.Embedding):
-                nn.init.normal_(embedding.weight, std=0.1)
 
     def numbers_of(self, floats: Tensor) -> Tensor:
         """The scalar features, as `standardise.fit` wants them."""
@@ -125,11 +95,10 @@ class UserTower(nn.Module):
         """Vectors of shape [n, dimension]."""
         del context_floats  # the cell says where
         code = {name: user_ints[:, columns] for name, columns in self._ints.items()}
-        top_weights = _weights(user_floats[:, self._floats["top_item_counts"]])
-        shares = _weights(user_floats[:, self._floats["top_category_shares"]])
-        last_weights = (code["last_items"] > 0).float() * self._recency(code["last_items"])
+        top_weights = count_weights(user_floats[:, self._floats["top_item_counts"]])
+        shares = count_weights(user_floats[:, self._floats["top_category_shares"]])
         top = pooled(self.item(code["top_items"]), top_weights)
-        last = pooled(self.item(code["last_items"]), last_weights)
+        last = pooled(self.item(code["last_items"]), recency_weights(code["last_items"]))
         x = torch.cat(
             [
                 top,
@@ -148,10 +117,6 @@ class UserTower(nn.Module):
         )
         return nn.functional.normalize(self.layers(x) + 0.5 * (top + last), dim=1)
 
-    @staticmethod
-    def _recency(codes: Tensor) -> Tensor:
-        return 0.7 ** torch.arange(codes.shape[1], dtype=torch.float32)
-
 
 class ItemTower(nn.Module):
     """Items → vectors of length 1. Shares the item and cell embeddings with the user tower."""
@@ -166,7 +131,7 @@ class ItemTower(nn.Module):
         self._numbers = [c.start for name, c in floats.items() if name not in places]
         self.item, self.cell = user_tower.item, user_tower.cell
         self.category, self.district = user_tower.category, user_tower.district
-        self.kind = Codes(4, 4)
+        self.kind = Codes(4, 4, 1.0)
         self.standardise = Standardise(len(self._numbers))
         width = config.dimension + 3 * config.small + 4 + len(self._numbers)
         self.layers = nn.Sequential(

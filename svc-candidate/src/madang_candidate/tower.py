@@ -7,7 +7,7 @@ from madang.common.v1 import serving_info_pb2
 from madang_candidate.ann import AnnIndex
 from madang_candidate.index import ItemIndex, unpack_columns
 from madang_candidate.popularity import Popularity
-from madang_runtime.models.context import Clock, context_rows
+from madang_runtime.models.context import Clock, context_row
 from madang_runtime.models.inputs import InputRows, ViewInputs
 from madang_runtime.models.onnx_backend import OnnxBackend
 from madang_runtime.models.registry import ModelFiles
@@ -44,9 +44,7 @@ class TowerBundle:
 
     def context(self, time_ms: int, latitude: float, longitude: float) -> InputRows:
         """The context row of a request."""
-        return context_rows(
-            np.array([time_ms]), np.array([latitude]), np.array([longitude]), self.clock
-        )
+        return context_row(time_ms, latitude, longitude, self.clock)
 
     def user_vector(self, user: InputRows, context: InputRows) -> Floats:
         """The user's vector in this context, shape [d]."""

@@ -11,7 +11,7 @@ from madang_featurestore.definitions import (
     validate,
 )
 from madang_featurestore.layout import RowLayout
-from madang_featurestore.stores.base import RowStore
+from madang_featurestore.stores.base import Keys, RowStore
 from madang_featurestore.windows import WindowLayout
 from madang_runtime.errors import Code, MadangError, reason
 
@@ -35,10 +35,13 @@ class CompiledView:
             f"w:{self.name}:{self.definition.version}:" if self.windows else f"f:{self.name}:"
         )
 
-    def keys(self, entity_ids: Iterable[str]) -> list[str]:
+    def keys(self, entity_ids: Iterable[str]) -> Keys:
         """The store's keys of entities."""
-        prefix = self._prefix
-        return [prefix + entity_id for entity_id in entity_ids]
+        return Keys(self._prefix, list(entity_ids))
+
+    def key(self, entity_id: str) -> str:
+        """The store's key of an entity."""
+        return self._prefix + entity_id
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,8 @@ class FeatureStore:
                 snapshot = self._catalog.reload()
             views = [snapshot.find(lookup.view) for lookup in request.lookups]
             _check_size(views, request)
-            keys: list[str] = []
-            for view, lookup in zip(views, request.lookups, strict=True):
-                keys += view.keys(lookup.entity_ids)
+            pairs = zip(views, request.lookups, strict=True)
+            keys = [view.keys(lookup.entity_ids) for view, lookup in pairs]
             read = self._store.read(keys, users, now - within)
             if read.epoch == snapshot.epoch:
                 return views, read
@@ -102,7 +101,7 @@ class FeatureStore:
         keep = None if view.ttl_ms is None else view.ttl_ms * _KEEP_EXPIRED
         if keep is not None:
             keep = max(keep - (now - event_time_ms), 1)
-        sequence = self._store.write(dict(zip(view.keys(ids), packed, strict=True)), keep)
+        sequence = self._store.write(dict(zip(map(view.key, ids), packed, strict=True)), keep)
         return len(ids), token(sequence)
 
     def record(self, actions: Sequence[pb.Action]) -> pb.RecordActionsResponse:
@@ -168,8 +167,7 @@ def _event(action: pb.Action, windowed: list[CompiledView], now: int, field: str
         entity_id = action.item_id if view.windows.entity == "item" else action.user_id
         increments = view.windows.increments(action.type, time_ms, now)
         if entity_id and increments:
-            (key,) = view.keys([entity_id])
-            counters[key] = (view.windows.longest_ms, increments)
+            counters[view.key(entity_id)] = (view.windows.longest_ms, increments)
     # Views are counted but not listed: three pages of them would push every click out.
     listed = action.type != pb.ACTION_TYPE_VIEW and time_ms >= now - RECENT_TTL_MS
     if not counters and not listed:

@@ -11,6 +11,12 @@ class FeatureStoreSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="MADANG_FEATURESTORE_")
 
+    threads: int = Field(
+        4,
+        ge=1,
+        le=256,
+        description="Threads that run handlers; more only switch, look-ups are short.",
+    )
     store_url: str = Field(
         "memory://",
         description="redis://[user:password@]host:port/db, rediss:// for TLS, or memory://.",

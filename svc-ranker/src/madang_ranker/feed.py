@@ -154,23 +154,26 @@ class Feed:
                 NOT_READY, or the feature store's: without features there is nothing to show.
         """
         surface, scorer = find_surface(self._surfaces, request.surface), self._scorer()
-        ids = list(request.item_ids)
-        given = (
-            scorer.item_inputs.pack_named(list(request.item_features), len(ids), "item_features")
-            if request.item_features
-            else None
-        )
-        user, items, token = self._hydrate(
-            scorer, request.user_id, [] if given else ids, request.freshness_token, stages
-        )
+        ids, token = list(request.item_ids), ""
+        user = items = None
+        if request.user_features:
+            given = list(request.user_features)
+            user = scorer.user_inputs.pack_named(given, 1, "user_features")
+        if request.item_features:
+            given = list(request.item_features)
+            items = scorer.item_inputs.pack_named(given, len(ids), "item_features")
+        if user is None or items is None:
+            wanted = request.user_id, [] if items else ids, request.freshness_token
+            stored_user, stored_items, token = self._hydrate(scorer, *wanted, stages)
+            user, items = user or stored_user, items or stored_items
         time_ms = given_ms(request, "request_time", now_ms())
         context = scorer.context(time_ms, request.place.latitude, request.place.longitude)
         with stages.stage("score"):
-            scores = scorer.score(ScoreRequest(user, context, given or items))
+            scores = scorer.score(ScoreRequest(user, context, items))
         utility = surface.utility(scores.click, scores.order)
         order = np.argsort(-utility, kind="stable")
         return pb.RankResponse(
-            item_ids=[ids[i] for i in order.tolist()],
+            item_ids=map(ids.__getitem__, order.tolist()),
             scores=_packed(utility[order]),
             click_probabilities=_packed(scores.click[order]),
             conversion_probabilities=_packed(scores.order[order]),

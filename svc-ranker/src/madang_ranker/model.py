@@ -6,6 +6,7 @@ part of the first cross and deep layers (W x₀ = W_c c + W_r r), are computed o
 """
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from madang_runtime.models.context import CELL_BUCKETS
 from madang_runtime.models.inputs import columns_of
+from madang_runtime.models.layers import WIDEST, Codes, count_weights, pooled, recency_weights
 from madang_runtime.models.manifest import FeatureRef
 
 
@@ -42,28 +44,6 @@ class DcnConfig:
         return asdict(self)
 
 
-# Standardised numbers beyond it are errors of the data; they must not drown the rest.
-_WIDEST = 10.0
-_MOST_COUNTS = 1e4
-
-
-class Codes(nn.Embedding):
-    """An embedding that reads codes outside its vocabulary as 0, unknown."""
-
-    def __init__(self, codes: int, dimension: int) -> None:
-        super().__init__(codes, dimension)
-        nn.init.normal_(self.weight, std=0.05)
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Codes of any shape → vectors."""
-        return super().forward(self.known(input))
-
-    def known(self, codes: Tensor) -> Tensor:
-        """The codes, 0 in place of those outside the vocabulary."""
-        inside = (codes >= 0) & (codes < self.num_embeddings)
-        return torch.where(inside, codes, torch.zeros_like(codes))
-
-
 class Standardise(nn.BatchNorm1d):
     """Running standardisation of columns; NaN, no value, becomes the mean."""
 
@@ -71,17 +51,7 @@ class Standardise(nn.BatchNorm1d):
         """Standardise rows of shape [n, columns]."""
         missing = torch.isnan(input)
         filled = torch.where(missing, self.running_mean.expand_as(input), input)  # type: ignore[union-attr]
-        return super().forward(filled).clamp(-_WIDEST, _WIDEST)
-
-
-def _pooled(vectors: Tensor, weights: Tensor) -> Tensor:
-    total = weights.sum(1, keepdim=True).clamp(min=1e-6)
-    return (vectors * (weights / total).unsqueeze(2)).sum(1)
-
-
-def _weights(floats: Tensor) -> Tensor:
-    """Counts as weights: no value counts 0, and none is absurdly large."""
-    return torch.relu(torch.nan_to_num(floats)).clamp(max=_MOST_COUNTS)
+        return super().forward(filled).clamp(-WIDEST, WIDEST)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -89,7 +59,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Dcn(nn.Module):
-    """P(click) and P(order) of each row."""
+    """Logits of P(click) and P(order | click) of each row."""
 
     def __init__(
         self, config: DcnConfig, features: list[FeatureRef], views: tuple[str, str]
@@ -97,13 +67,14 @@ class Dcn(nn.Module):
         super().__init__()
         self._user = {t: columns_of(features, views[0], t) for t in ("INT64", "FLOAT32")}
         self._item = {t: columns_of(features, views[1], t) for t in ("INT64", "FLOAT32")}
+        codes = partial(Codes, std=0.05)
         d, i = config.dimension, config.item_dimension
-        self.item, self.user = Codes(config.items, i), Codes(config.users, i)
-        self.age, self.gender, self.kind = Codes(8, 4), Codes(4, 4), Codes(4, 4)
-        self.district = Codes(config.districts, d // 2)
-        self.category, self.cell = Codes(config.categories, d), Codes(CELL_BUCKETS, d)
-        self.hour, self.weekday = Codes(24, d // 2), Codes(7, 4)
-        self.category_hour = Codes(config.categories * 24, 4)
+        self.item, self.user = codes(config.items, i), codes(config.users, i)
+        self.age, self.gender, self.kind = codes(8, 4), codes(4, 4), codes(4, 4)
+        self.district = codes(config.districts, d // 2)
+        self.category, self.cell = codes(config.categories, d), codes(CELL_BUCKETS, d)
+        self.hour, self.weekday = codes(24, d // 2), codes(7, 4)
+        self.category_hour = codes(config.categories * 24, 4)
         self._user_numbers = _scalars(self._user["FLOAT32"])
         places = {"latitude", "longitude"}
         self._item_numbers = [c for n, c in self._item["FLOAT32"].items() if n not in places]
@@ -120,7 +91,7 @@ class Dcn(nn.Module):
         self.deep = nn.Linear(*config.hidden)
         self.heads = nn.Linear(width + config.hidden[1], 2)
 
-    def logits(
+    def forward(
         self,
         user_ints: Tensor,
         user_floats: Tensor,
@@ -139,18 +110,17 @@ class Dcn(nn.Module):
         """
         user = {n: user_ints[:, c] for n, c in self._user["INT64"].items()}
         item = {n: item_ints[:, c][:, 0] for n, c in self._item["INT64"].items()}
-        counts = _weights(user_floats[:, self._user["FLOAT32"]["top_item_counts"]])
-        shares = _weights(user_floats[:, self._user["FLOAT32"]["top_category_shares"]])
-        recency = 0.7 ** torch.arange(user["last_items"].shape[1], dtype=torch.float32)
+        counts = count_weights(user_floats[:, self._user["FLOAT32"]["top_item_counts"]])
+        shares = count_weights(user_floats[:, self._user["FLOAT32"]["top_category_shares"]])
         who = self.user(user["user_code"][:, 0])
-        top = _pooled(self.item(user["top_items"]), counts)
-        last = _pooled(self.item(user["last_items"]), (user["last_items"] > 0) * recency)
+        top = pooled(self.item(user["top_items"]), counts)
+        last = pooled(self.item(user["last_items"]), recency_weights(user["last_items"]))
         common = torch.cat(
             [
                 who,
                 top,
                 last,
-                _pooled(self.category(user["top_categories"]), shares),
+                pooled(self.category(user["top_categories"]), shares),
                 self.cell(context_ints[:, 2]),
                 self.district(user["home_district"][:, 0]),
                 self.hour(context_ints[:, 0]),
@@ -222,28 +192,17 @@ class Dcn(nn.Module):
         kind = (same("top_categories", "category") * shares[segment]).sum(1, keepdim=True)
         return [torch.log1p(bought), lately, kind, same("home_district", "district").float()]
 
-    def forward(
-        self,
-        user_ints: Tensor,
-        user_floats: Tensor,
-        context_ints: Tensor,
-        context_floats: Tensor,
-        item_ints: Tensor,
-        item_floats: Tensor,
-        segment: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """P(click) and P(order) = P(click) · P(order | click), each of shape [rows]."""
-        both = torch.sigmoid(
-            self.logits(
-                user_ints,
-                user_floats,
-                context_ints,
-                context_floats,
-                item_ints,
-                item_floats,
-                segment,
-            )
-        )
+
+class Probabilities(nn.Module):
+    """What is served: P(click) and P(order) = P(click) · P(order | click), each of shape [rows]."""
+
+    def __init__(self, dcn: Dcn) -> None:
+        super().__init__()
+        self._dcn = dcn
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """From the arguments of `Dcn.forward`."""
+        both = torch.sigmoid(self._dcn(*inputs))
         return both[:, 0], both[:, 0] * both[:, 1]
 
 

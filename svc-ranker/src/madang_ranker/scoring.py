@@ -10,7 +10,7 @@ from madang.common.v1 import serving_info_pb2
 from madang_ranker.fallback import Fallback
 from madang_runtime.metrics import Metrics
 from madang_runtime.models.batcher import DynamicBatcher
-from madang_runtime.models.context import Clock, context_rows
+from madang_runtime.models.context import Clock, context_row
 from madang_runtime.models.inputs import InputRows, ViewInputs
 from madang_runtime.models.onnx_backend import OnnxBackend, Tensors
 from madang_runtime.models.registry import ModelFiles
@@ -74,9 +74,7 @@ class DcnScorer:
 
     def context(self, time_ms: int, latitude: float, longitude: float) -> InputRows:
         """The context row of a request."""
-        return context_rows(
-            np.array([time_ms]), np.array([latitude]), np.array([longitude]), self._clock
-        )
+        return context_row(time_ms, latitude, longitude, self._clock)
 
     def score(self, request: ScoreRequest) -> Scores:
         """Score a request's items. Raises: MadangError OVERLOADED, DEADLINE_EXCEEDED."""

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from madang_ranker.model import Dcn, DcnConfig
+from madang_ranker.model import Dcn, DcnConfig, Probabilities
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.manifest import FeatureRef
 
@@ -72,7 +72,7 @@ def train(
     ordered = torch.from_numpy(examples.ordered).float()
     model.train()
     for step, batch in enumerate(_batches(rng, n, how), 1):
-        loss = _loss(model.logits(*tensors(examples, batch)), clicked[batch], ordered[batch])
+        loss = _loss(model(*tensors(examples, batch)), clicked[batch], ordered[batch])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -82,7 +82,7 @@ def train(
 
 
 def tensors(examples: DcnExamples, batch: Ints) -> tuple[Tensor, ...]:
-    """The arguments of `Dcn.logits` for some impressions, each a request of its own."""
+    """The arguments of `Dcn.forward` for some impressions, each a request of its own."""
     session = examples.session[batch]
     user, item = examples.user_row[session], examples.item_row[batch]
     arrays = (
@@ -116,9 +116,10 @@ def predict(model: Dcn, examples: DcnExamples) -> tuple[NDArray[np.float32], NDA
     """P(click) and P(order) of all impressions."""
     rows = np.arange(len(examples.session))
     click, order = [], []
+    served = Probabilities(model)
     with torch.no_grad():
         for at in range(0, len(rows), 8192):
-            c, o = model(*tensors(examples, rows[at : at + 8192]))
+            c, o = served(*tensors(examples, rows[at : at + 8192]))
             click.append(c.numpy())
             order.append(o.numpy())
     return np.concatenate(click), np.concatenate(order)
@@ -138,7 +139,7 @@ def export(model: Dcn, examples: DcnExamples) -> bytes:
     )
     requests, rows = torch.export.Dim("requests"), torch.export.Dim("rows")
     program = torch.onnx.export(
-        model,
+        Probabilities(model).eval(),
         tuple(map(torch.from_numpy, arrays)),
         input_names=[
             "user_ints",
@@ -150,7 +151,7 @@ def export(model: Dcn, examples: DcnExamples) -> bytes:
             "segment",
         ],
         output_names=["click", "order"],
-        dynamic_shapes=tuple([{0: requests}] * 4 + [{0: rows}] * 3),
+        dynamic_shapes=(tuple([{0: requests}] * 4 + [{0: rows}] * 3),),
         dynamo=True,
         verbose=False,
     )

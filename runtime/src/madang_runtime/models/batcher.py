@@ -72,17 +72,20 @@ class DynamicBatcher(Generic[Item, Result]):
             MadangError: OVERLOADED when too many items wait, DEADLINE_EXCEEDED when the caller's
                 deadline passes; or whatever `run` raised.
         """
-        own = self._join(_Waiting(item, rows, SCOPE.get()))
-        left = own.scope.remaining
-        if not own.turn.wait(None if left == float("inf") else max(left, 0)):
-            self._leave(own)
+        own = _Waiting[Item, Result](item, rows, SCOPE.get())
+        leads = self._join(own)
+        if not leads:
+            left = own.scope.remaining
+            if not own.turn.wait(None if left == float("inf") else max(left, 0)):
+                self._leave(own)
         if not own.done:
             self._lead()
         if own.error:
             raise own.error
         return own.result  # type: ignore[return-value]
 
-    def _join(self, own: _Waiting[Item, Result]) -> _Waiting[Item, Result]:
+    def _join(self, own: _Waiting[Item, Result]) -> bool:
+        """Queue up; whether the caller leads, as nothing runs."""
         with self._mutex:
             if len(self._waiting) >= self._max_waiting:
                 raise MadangError(
@@ -92,10 +95,9 @@ class DynamicBatcher(Generic[Item, Result]):
                     retry_after=0.1,
                 )
             self._waiting.append(own)
-            if not self._led:
-                self._led = True
-                own.turn.set()
-        return own
+            leads = not self._led
+            self._led = True
+        return leads
 
     def _leave(self, own: _Waiting[Item, Result]) -> None:
         """Give up waiting, unless the turn has come in this very moment."""

@@ -1,5 +1,6 @@
 """From looked-up feature rows to a model's input matrices, without a Python object a cell."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,12 +8,15 @@ from numpy.typing import NDArray
 
 from madang.common.v1 import tensor_pb2
 from madang.feature.v1 import feature_store_pb2
-from madang_runtime.columns import block_columns, shape_mismatch
+from madang_runtime.columns import Array, block_columns, shape_mismatch
 from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.models.manifest import FeatureRef, Manifest, fingerprint
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+# A block's features, values, dims and statuses.
+_Given = tuple[tuple[str, ...], Array, list[int], NDArray[np.uint8]]
+_PRESENT = bytes([tensor_pb2.FEATURE_STATUS_PRESENT])
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,9 @@ class ViewInputs:
     def __init__(self, view: str, features: list[FeatureRef]) -> None:
         self.view = view
         own = [f for f in features if f.view == view]
-        self._floats = [f for f in own if f.dtype == "FLOAT32"]
-        self._ints = [f for f in own if f.dtype == "INT64"]
-        self.names = [f.name for f in (*self._floats, *self._ints)]
+        self._floats = _Columns([f for f in own if f.dtype == "FLOAT32"], "f", np.nan)
+        self._ints = _Columns([f for f in own if f.dtype == "INT64"], "i", 0)
+        self.names = [f.name for f in (*self._floats.refs, *self._ints.refs)]
 
     def lookup(self, entity_ids: list[str]) -> feature_store_pb2.ViewLookup:
         """The look-up whose answer `pack` takes."""
@@ -45,74 +49,113 @@ class ViewInputs:
         )
 
     def pack(self, rows: feature_store_pb2.ViewRows, n: int) -> InputRows:
-        """Pack the answer to `lookup`: its blocks are already the matrices, in order."""
-        packed = self.defaults(n)
+        """Pack the answer to `lookup`: its blocks are already the matrices, in order.
+
+        Raises:
+            ValueError: a block has other columns than the look-up asked for.
+        """
+        ints = floats = None
         for block in rows.blocks:
-            values, dims, statuses = block_columns(block, n)
-            absent = statuses != tensor_pb2.FEATURE_STATUS_PRESENT
-            if values.dtype.kind == "i":
-                packed = InputRows(values.astype(np.int64, copy=False), packed.floats)
-            elif absent.any():
-                floats = np.where(np.repeat(absent, dims, axis=1), np.float32(np.nan), values)
-                packed = InputRows(packed.ints, floats)
+            if block.values.dtype == tensor_pb2.D_TYPE_INT64:
+                ints = np.frombuffer(block.values.data, "<i8").reshape(n, self._ints.width)
             else:
-                packed = InputRows(packed.ints, values.astype(np.float32, copy=False))
-        return packed
+                floats = np.frombuffer(block.values.data, "<f4").reshape(n, self._floats.width)
+                if block.statuses.count(_PRESENT) < len(block.statuses):
+                    statuses = np.frombuffer(block.statuses, np.uint8).reshape(n, -1)
+                    floats = self._floats.without_absent(floats, statuses)
+        return InputRows(
+            self._ints.absent(n) if ints is None else ints,
+            self._floats.absent(n) if floats is None else floats,
+        )
 
     def pack_named(self, blocks: list[tensor_pb2.FeatureBlock], n: int, field: str) -> InputRows:
         """Pack a caller's blocks, whose features are named `view.feature` in any order.
 
         Raises:
             MadangError: FEATURE_NOT_FOUND when one that the model reads is missing;
-                SHAPE_MISMATCH when a dimension differs; or as `block_columns`.
+                SHAPE_MISMATCH when a dtype or dimension differs; or as `block_columns`.
         """
-        columns: dict[str, tuple[NDArray[np.generic], NDArray[np.bool_]]] = {}
-        for i, block in enumerate(blocks):
-            values, dims, statuses = block_columns(block, n, f"{field}[{i}]")
-            ends = np.cumsum(dims)
-            for j, name in enumerate(block.features):
-                here = values[:, ends[j] - dims[j] : ends[j]]
-                columns[name] = here, statuses[:, j] != tensor_pb2.FEATURE_STATUS_PRESENT
-        packed = self.defaults(n)
-        for group, out in ((self._ints, packed.ints), (self._floats, packed.floats)):
-            at = 0
-            for ref in group:
-                values, absent = self._column(columns, ref, field)
-                out[:, at : at + ref.dim] = values
-                if absent.any():
-                    out[absent, at : at + ref.dim] = np.nan if ref.dtype == "FLOAT32" else 0
-                at += ref.dim
-        return packed
-
-    @staticmethod
-    def _column(
-        columns: dict[str, tuple[NDArray[np.generic], NDArray[np.bool_]]],
-        ref: FeatureRef,
-        field: str,
-    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        name = f"{ref.view}.{ref.name}"
-        if name not in columns:
-            raise MadangError(
-                Code.NOT_FOUND,
-                reason.ERROR_REASON_FEATURE_NOT_FOUND,
-                f"{field}: the model reads {name}, which is not given",
-                feature=name,
-                field=field,
-            )
-        values, absent = columns[name]
-        wanted_kind = "f" if ref.dtype == "FLOAT32" else "i"
-        if values.shape[1] != ref.dim or values.dtype.kind != wanted_kind:
-            raise shape_mismatch(
-                field, f"{name} is {values.dtype}[{values.shape[1]}], needs {ref.dtype}[{ref.dim}]"
-            )
-        return values, absent
+        given = [
+            (tuple(block.features), *block_columns(block, n, f"{field}[{i}]"))
+            for i, block in enumerate(blocks)
+        ]
+        return InputRows(self._ints.gather(given, n, field), self._floats.gather(given, n, field))
 
     def defaults(self, n: int) -> InputRows:
         """Rows without any value."""
-        return InputRows(
-            np.zeros((n, sum(f.dim for f in self._ints)), np.int64),
-            np.full((n, sum(f.dim for f in self._floats)), np.nan, np.float32),
+        return InputRows(self._ints.absent(n), self._floats.absent(n))
+
+
+class _Columns:
+    """The features of one dtype, in input order.
+
+    Args:
+        refs: the features.
+        kind: of their NumPy dtype.
+        nothing: stands for no value.
+    """
+
+    def __init__(self, refs: list[FeatureRef], kind: str, nothing: float) -> None:
+        self.refs = refs
+        self.width = sum(f.dim for f in refs)
+        self._kind = kind
+        self._nothing = nothing
+        self._dtype = np.dtype(np.float32 if kind == "f" else np.int64)
+        self._names = [f"{f.view}.{f.name}" for f in refs]
+        self._dims = [f.dim for f in refs]
+
+    def absent(self, n: int) -> Array:
+        """n rows without any value."""
+        return np.full((n, self.width), self._nothing, self._dtype)
+
+    def without_absent(self, values: Array, statuses: NDArray[np.uint8]) -> Array:
+        """`values`, but nothing where a status [n, features] is not PRESENT."""
+        absent = statuses != tensor_pb2.FEATURE_STATUS_PRESENT
+        if not absent.any():
+            return values
+        cells = np.repeat(absent, self._dims, axis=1)
+        return np.where(cells, self._dtype.type(self._nothing), values)
+
+    def gather(self, given: Sequence[_Given], n: int, field: str) -> Array:
+        """The columns of the blocks that hold this dtype's features. Raises: see `pack_named`."""
+        own = [block for block in given if block[1].dtype.kind == self._kind]
+        names = [name for block in own for name in block[0]]
+        dims = [dim for block in own for dim in block[2]]
+        if not self.refs:
+            return self.absent(n)
+        if len(own) == 1 and names == self._names and dims == self._dims:
+            return self.without_absent(own[0][1], own[0][3])
+        ends = np.cumsum([0, *dims])
+        positions = [self._position(ref, names, given, field) for ref in self.refs]
+        for ref, at in zip(self.refs, positions, strict=True):
+            if dims[at] != ref.dim:
+                raise self._mismatch(ref, f"{self._dtype}[{dims[at]}]", field)
+        elements = np.concatenate([np.arange(ends[at], ends[at + 1]) for at in positions])
+        values = np.concatenate([block[1] for block in own], axis=1)[:, elements]
+        statuses = np.concatenate([block[3] for block in own], axis=1)[:, positions]
+        return self.without_absent(values, statuses)
+
+    def _position(
+        self, ref: FeatureRef, names: list[str], given: Sequence[_Given], field: str
+    ) -> int:
+        name = f"{ref.view}.{ref.name}"
+        if name in names:
+            return names.index(name)
+        for other, values, _, _ in given:
+            if name in other:
+                raise self._mismatch(ref, str(values.dtype), field)
+        raise MadangError(
+            Code.NOT_FOUND,
+            reason.ERROR_REASON_FEATURE_NOT_FOUND,
+            f"{field}: the model reads {name}, which is not given",
+            feature=name,
+            field=field,
         )
+
+    @staticmethod
+    def _mismatch(ref: FeatureRef, found: str, field: str) -> MadangError:
+        name = f"{ref.view}.{ref.name}"
+        return shape_mismatch(field, f"{name} is {found}, needs {ref.dtype}[{ref.dim}]")
 
 
 def check_fingerprint(manifest: Manifest, views: list[feature_store_pb2.FeatureView]) -> None:

@@ -2,13 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from madang_featurestore.windows import Increment
 
 KEEP_RECENT = 50
 RECENT_TTL_MS = 3_600_000
 DEDUPLICATION_TTL_MS = 86_400_000
+
+
+class Keys(NamedTuple):
+    """Keys to read: `prefix` before each of `ids`."""
+
+    prefix: str
+    ids: list[str]
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,7 @@ class Read:
     Attributes:
         sequence: the number of the last write seen.
         epoch: changes whenever a view does.
-        values: one a key, None where there is none.
+        values: one a key, in the order of all groups, None where there is none.
         recent: one list a user, newest first.
     """
 
@@ -50,7 +57,7 @@ class Event:
 class RowStore(Protocol):
     """Keeps packed rows. Every method is atomic and raises MadangError STORE_UNAVAILABLE."""
 
-    def read(self, keys: Sequence[str], users: Sequence[str] = (), since_ms: int = 0) -> Read:
+    def read(self, groups: Sequence[Keys], users: Sequence[str] = (), since_ms: int = 0) -> Read:
         """Read keys, and users' actions not older than `since_ms`, in one round trip."""
 
     def write(self, rows: Mapping[str, bytes], keep_ms: int | None) -> int:

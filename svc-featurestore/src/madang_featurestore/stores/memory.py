@@ -9,6 +9,7 @@ from madang_featurestore.stores.base import (
     DEDUPLICATION_TTL_MS,
     KEEP_RECENT,
     Event,
+    Keys,
     Read,
 )
 from madang_featurestore.windows import SLOTS, Increment
@@ -26,13 +27,13 @@ class MemoryStore:
         self._sequence = 0
         self._epoch = 0
 
-    def read(self, keys: Sequence[str], users: Sequence[str] = (), since_ms: int = 0) -> Read:
+    def read(self, groups: Sequence[Keys], users: Sequence[str] = (), since_ms: int = 0) -> Read:
         """See `RowStore.read`."""
         with self._lock:
             return Read(
                 self._sequence,
                 self._epoch,
-                [self._value(key) for key in keys],
+                [self._value(prefix + i) for prefix, ids in groups for i in ids],
                 [
                     [payload for at, payload in self._recent.get(u, ()) if at >= since_ms]
                     for u in users

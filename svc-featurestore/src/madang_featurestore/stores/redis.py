@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import hiredis
@@ -12,6 +13,7 @@ from madang_featurestore.stores.base import (
     KEEP_RECENT,
     RECENT_TTL_MS,
     Event,
+    Keys,
     Read,
 )
 from madang_featurestore.windows import SLOTS
@@ -86,15 +88,12 @@ class RedisStore:
         self._record = self._client.register_script(_RECORD)
         self._put_view = self._client.register_script(_PUT_VIEW)
 
-    def read(self, keys: Sequence[str], users: Sequence[str] = (), since_ms: int = 0) -> Read:
+    def read(self, groups: Sequence[Keys], users: Sequence[str] = (), since_ms: int = 0) -> Read:
         """See `RowStore.read`."""
-        commands: list[tuple[Any, ...]] = [("MGET", _SEQUENCE, _EPOCH, *keys)]
-        commands += [
-            ("ZRANGE", f"a:{user}", "+inf", since_ms, "BYSCORE", "REV", "LIMIT", 0, KEEP_RECENT)
-            for user in users
-        ]
-        packed = b"".join([hiredis.pack_command(c) for c in commands])
-        (sequence, epoch, *values), *recent = _guard(lambda: self._exchange(packed, len(commands)))
+        by_time = ("+inf", since_ms, "BYSCORE", "REV", "LIMIT", 0, KEEP_RECENT)
+        recents = [_pack("ZRANGE", f"a:{user}", *by_time) for user in users]
+        packed = _pack_mget([Keys("", [_SEQUENCE, _EPOCH]), *groups]) + b"".join(recents)
+        (sequence, epoch, *values), *recent = _guard(lambda: self._exchange(packed, 1 + len(users)))
         return Read(int(sequence or 0), int(epoch or 0), values, recent)
 
     def _exchange(self, packed: bytes, replies: int) -> list[Any]:
@@ -171,6 +170,31 @@ class RedisStore:
     def close(self) -> None:
         """Close the pool."""
         self._client.close()
+
+
+def _pack_mget(groups: Sequence[Keys]) -> bytes:
+    """MGET in RESP. Joined here because hiredis formats the length of each key by printf."""
+    count = 1 + sum(len(ids) for _, ids in groups)
+    command = f"*{count}\r\n$4\r\nMGET" + "".join(map(_bulk, groups)) + "\r\n"
+    if command.isascii():
+        return command.encode()
+    return _pack("MGET", *(prefix + i for prefix, ids in groups for i in ids))
+
+
+def _pack(*command: str | int) -> bytes:
+    return bytes(hiredis.pack_command(command))  # type: ignore[arg-type]
+
+
+def _bulk(keys: Keys) -> str:
+    """RESP bulk strings of ASCII keys."""
+    prefix, ids = keys
+    heads = {n: f"\r\n${len(prefix) + n}\r\n{prefix}" for n in set(map(len, ids))}
+    if len(heads) == 1:
+        (head,) = heads.values()
+        return head + head.join(ids)
+    return "".join(
+        chain.from_iterable(zip(map(heads.__getitem__, map(len, ids)), ids, strict=True))
+    )
 
 
 def _guard(call: Callable[[], T]) -> T:

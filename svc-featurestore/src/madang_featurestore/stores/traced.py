@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from opentelemetry import trace
 
-from madang_featurestore.stores.base import Event, Read, RowStore
+from madang_featurestore.stores.base import Event, Keys, Read, RowStore
 
 
 class TracedStore:
@@ -28,12 +28,12 @@ class TracedStore:
         ):
             yield
 
-    def read(self, keys: Sequence[str], users: Sequence[str] = (), since_ms: int = 0) -> Read:
+    def read(self, groups: Sequence[Keys], users: Sequence[str] = (), since_ms: int = 0) -> Read:
         """See `RowStore.read`."""
         if not trace.get_current_span().is_recording():  # most look-ups; a span costs them 5 %
-            return self._store.read(keys, users, since_ms)
-        with self._span("read", len(keys) + len(users)):
-            return self._store.read(keys, users, since_ms)
+            return self._store.read(groups, users, since_ms)
+        with self._span("read", sum(len(g.ids) for g in groups) + len(users)):
+            return self._store.read(groups, users, since_ms)
 
     def write(self, rows: Mapping[str, bytes], keep_ms: int | None) -> int:
         """See `RowStore.write`."""

@@ -199,6 +199,7 @@ class RankRequest(_message.Message):
     SURFACE_FIELD_NUMBER: _builtins.int
     ITEM_FEATURES_FIELD_NUMBER: _builtins.int
     FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    USER_FEATURES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """user_id is the user; an unknown one is served as a newcomer."""
     surface: _builtins.str
@@ -223,6 +224,12 @@ class RankRequest(_message.Message):
         the store is then not asked for items. All features that the model reads must be there.
         """
 
+    @_builtins.property
+    def user_features(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.FeatureBlock]:
+        """user_features, if given, are the user's features by name, one row: the part common to all
+        items. The store is then not asked for the user; with item_features too it is not asked at all.
+        """
+
     def __init__(
         self,
         *,
@@ -233,10 +240,11 @@ class RankRequest(_message.Message):
         surface: _builtins.str = ...,
         item_features: _abc.Iterable[_tensor_pb2.FeatureBlock] | None = ...,
         freshness_token: _builtins.str = ...,
+        user_features: _abc.Iterable[_tensor_pb2.FeatureBlock] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "request_time", b"request_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness_token", b"freshness_token", "item_features", b"item_features", "item_ids", b"item_ids", "place", b"place", "request_time", b"request_time", "surface", b"surface", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness_token", b"freshness_token", "item_features", b"item_features", "item_ids", b"item_ids", "place", b"place", "request_time", b"request_time", "surface", b"surface", "user_features", b"user_features", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
