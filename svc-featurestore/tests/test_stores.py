@@ -5,7 +5,13 @@ import time
 
 import pytest
 
-from madang_featurestore.stores.base import KEEP_RECENT, Event, Keys
+from madang_featurestore.stores.base import (
+    HIDDEN_TTL_MS,
+    KEEP_HIDDEN,
+    KEEP_RECENT,
+    Event,
+    Keys,
+)
 from madang_featurestore.stores.redis import RedisStore
 from madang_featurestore.windows import Increment
 from madang_runtime.errors import MadangError, reason
@@ -70,6 +76,17 @@ def test_only_so_many_last_actions_are_kept(store):
     (recent,) = store.read([], ["u"]).recent
     assert len(recent) == KEEP_RECENT
     assert recent[0] == str(KEEP_RECENT + 9).encode()
+
+
+def test_hidden_items_are_kept_for_a_month_and_so_many(store):
+    now = round(time.time() * 1000)
+    for n in range(KEEP_HIDDEN + 5):
+        hide = Event(f"e{n}", "u", now + n, b"", {}, f"i{n}")
+        store.record([hide, hide])
+    store.record([Event("old", "v", now - HIDDEN_TTL_MS - 1, b"", {}, "i")])
+    hidden, others, nobody = store.read([], ["u", "v", "w"]).hidden
+    assert {i.decode() for i in hidden} == {f"i{n}" for n in range(5, KEEP_HIDDEN + 5)}
+    assert others == nobody == []
 
 
 def test_an_event_is_recorded_once(store):

@@ -50,6 +50,19 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.log_applied = Counter(
+            "madang_log_applied_total",
+            "Entries of a change log that this process applied.",
+            ["log"],
+            registry=self.registry,
+        )
+        self.log_behind = Gauge(
+            "madang_log_behind",
+            "Entries of a change log that a group has not finished.",
+            ["log", "group"],
+            registry=self.registry,
+        )
+
     def serve(self, host: str, port: int) -> None:
         """Serve /metrics over HTTP from a daemon thread."""
         start_http_server(port, addr=host, registry=self.registry)

@@ -87,7 +87,7 @@ class ServiceHost:
             return all(self._ready.values())
 
     def _publish_health(self, stopping: bool = False) -> None:
-        serving = bool(self._services) and all(self._ready.values()) and not stopping
+        serving = all(self._ready.values()) and not stopping
         status = (
             health_pb2.HealthCheckResponse.SERVING
             if serving

@@ -49,7 +49,7 @@ class CandidateFinder:
         """
         bundle, place = self._bundle(), request.place
         deliverable = bundle.index.deliverable(place.latitude, place.longitude)
-        user, recent, token = self._user(bundle, request, stages)
+        user, recent, hidden, token = self._user(bundle, request, stages)
         time_ms = given_ms(request, "request_time", now_ms())
         context = bundle.context(time_ms, place.latitude, place.longitude)
         with stages.stage("user_tower"):
@@ -61,7 +61,7 @@ class CandidateFinder:
             user_vector=vector,
             recent=recent,
             allowed=bundle.index.allowed(
-                deliverable, hour, request.kinds, request.exclude_item_ids
+                deliverable, hour, request.kinds, [*request.exclude_item_ids, *hidden]
             ),
             latitude=place.latitude,
             longitude=place.longitude,
@@ -76,8 +76,9 @@ class CandidateFinder:
 
     def _user(
         self, bundle: TowerBundle, request: pb.RetrieveRequest, stages: Stages
-    ) -> tuple[InputRows, Rows, str]:
-        """The user's row, the rows of the items last acted on, and the freshness token."""
+    ) -> tuple[InputRows, Rows, list[str], str]:
+        """The user's row, the rows of the items last acted on, the ids of what they hid, and the
+        freshness token."""
         lookup = feature_store_pb2.LookupFeaturesRequest(
             lookups=[bundle.user_inputs.lookup([request.user_id])],
             recent_actions=feature_store_pb2.RecentActionsLookup(
@@ -91,12 +92,14 @@ class CandidateFinder:
             if error.code not in DEGRADABLE:
                 raise
             stages.degrade("featurestore", error, "retrieved as for a newcomer")
-            return bundle.user_inputs.defaults(1), np.empty(0, np.int64), ""
+            return bundle.user_inputs.defaults(1), np.empty(0, np.int64), [], ""
         # Searches join when svc-search gives their vectors.
-        acted_on = [a.item_id for a in answer.recent_actions[0].actions if a.item_id]
+        recent = answer.recent_actions[0]
+        acted_on = [a.item_id for a in recent.actions if a.item_id]
         return (
             bundle.user_inputs.pack(answer.rows[0], 1),
             bundle.index.rows(acted_on),
+            list(recent.hidden_item_ids),
             answer.serving_info.freshness_token,
         )
 

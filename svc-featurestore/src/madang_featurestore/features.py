@@ -53,8 +53,10 @@ class FeatureStore:
             at += len(values)
             rows.append(_decode(view, values, tuple(lookup.features), now))
         recents = [
-            _recent(user, payloads, recent)
-            for user, payloads in zip(recent.user_ids, read.recent, strict=True)
+            _recent(user, payloads, hidden, recent)
+            for user, payloads, hidden in zip(
+                recent.user_ids, read.recent, read.hidden, strict=True
+            )
         ]
         return rows, recents, token(read.sequence)
 
@@ -136,13 +138,19 @@ def _decode(
     return pb.ViewRows(view=view.name, version=view.layout.version, blocks=blocks)
 
 
-def _recent(user: str, payloads: list[bytes], asked: pb.RecentActionsLookup) -> pb.RecentActions:
+def _recent(
+    user: str, payloads: list[bytes], hidden: list[bytes], asked: pb.RecentActionsLookup
+) -> pb.RecentActions:
     actions = [
         action
         for action in map(pb.Action.FromString, payloads)
         if not asked.types or action.type in asked.types
     ]
-    return pb.RecentActions(user_id=user, actions=actions[: asked.limit or _DEFAULT_RECENT])
+    return pb.RecentActions(
+        user_id=user,
+        actions=actions[: asked.limit or _DEFAULT_RECENT],
+        hidden_item_ids=[item.decode() for item in hidden],
+    )
 
 
 def _check_size(views: list[CompiledView], request: pb.LookupFeaturesRequest) -> None:
@@ -169,14 +177,16 @@ def _event(action: pb.Action, windowed: list[CompiledView], now: int, field: str
         if entity_id and increments:
             counters[view.key(entity_id)] = (view.windows.longest_ms, increments)
     # Views are counted but not listed: three pages of them would push every click out.
-    listed = action.type != pb.ACTION_TYPE_VIEW and time_ms >= now - RECENT_TTL_MS
-    if not counters and not listed:
+    unlisted = (pb.ACTION_TYPE_VIEW, pb.ACTION_TYPE_HIDE)
+    listed = action.type not in unlisted and time_ms >= now - RECENT_TTL_MS
+    hides = action.item_id if action.type == pb.ACTION_TYPE_HIDE else ""
+    if not counters and not listed and not hides:
         return None
     kept = pb.Action()
     kept.CopyFrom(action)
     kept.event_time.FromMilliseconds(time_ms)
     payload = kept.SerializeToString() if listed else b""
-    return Event(action.event_id, action.user_id, time_ms, payload, counters)
+    return Event(action.event_id, action.user_id, time_ms, payload, counters, hides)
 
 
 def _event_time(message: pb.Action | pb.WriteFeaturesRequest, now: int, path: str = "") -> int:

@@ -1,5 +1,6 @@
 """Recommend and Rank: retrieve, hydrate, score, order."""
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -99,6 +100,7 @@ class Feed:
             items=[_item(proposed, scores, utility, i) for i in shown],
             next_page_token=next_token(request, following) if following.offset < len(order) else "",
             serving_info=stages.serving_info(models, freshness_token=token),
+            request_id=secrets.token_hex(16),
         )
 
     def _propose(

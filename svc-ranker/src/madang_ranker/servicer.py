@@ -7,14 +7,16 @@ import grpc
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang.ranker.v1 import ranker_pb2_grpc
 from madang_ranker.feed import Feed
+from madang_ranker.feedback import FeedbackIntake
 from madang_runtime.stages import Stages
 
 
 class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     """Implements RankerService."""
 
-    def __init__(self, feed: Feed, stages: Callable[[], Stages]) -> None:
+    def __init__(self, feed: Feed, feedback: FeedbackIntake, stages: Callable[[], Stages]) -> None:
         self._feed = feed
+        self._feedback = feedback
         self._stages = stages
 
     def Recommend(
@@ -26,3 +28,9 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     def Rank(self, request: pb.RankRequest, context: grpc.ServicerContext) -> pb.RankResponse:
         """See the proto."""
         return self._feed.rank(request, self._stages())
+
+    def RecordFeedback(
+        self, request: pb.RecordFeedbackRequest, context: grpc.ServicerContext
+    ) -> pb.RecordFeedbackResponse:
+        """See the proto."""
+        return self._feedback.record(request.events)

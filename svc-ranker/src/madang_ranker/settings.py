@@ -5,10 +5,31 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from madang_runtime.changelog.base import ChangeLog
+from madang_runtime.changelog.redis import RedisChangeLog
 from madang_runtime.settings import ServiceSettings
 
 
-class RankerSettings(ServiceSettings):
+class FeedbackSettings(ServiceSettings):
+    """Where feedback is kept until it is applied."""
+
+    log_url: str = Field(
+        "redis://127.0.0.1:6379",
+        description="redis:// or rediss:// of the logs; the server keeps an append-only file.",
+    )
+    log_timeout_seconds: float = Field(1.0, gt=0, description="Longest wait for the logs.")
+    log_synced: bool = Field(
+        False,
+        description="Answer only when feedback is synced to disk: for a server that syncs its "
+        "append-only file every second and not always.",
+    )
+
+    def open_log(self, name: str) -> ChangeLog:
+        """A log of these settings."""
+        return RedisChangeLog(self.log_url, name, self.log_timeout_seconds, synced=self.log_synced)
+
+
+class RankerSettings(FeedbackSettings):
     """Read from `MADANG_RANKER_*`."""
 
     model_config = SettingsConfigDict(env_prefix="MADANG_RANKER_")

@@ -4,6 +4,7 @@ from madang.candidate.v1 import candidate_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2_grpc
 from madang_ranker.feed import Feed
+from madang_ranker.feedback import LOG, FeedbackIntake
 from madang_ranker.scoring import DcnScorer
 from madang_ranker.servicer import RankerServicer
 from madang_ranker.settings import RankerSettings
@@ -44,6 +45,8 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
         Remote(store.LookupFeatures, "features", settings.feature_timeout_seconds, host.tracer),
         load_surfaces(settings.surfaces),
     )
-    servicer = RankerServicer(feed, host.stages)
+    feedback = settings.open_log(LOG)
+    host.closing.callback(feedback.close)
+    servicer = RankerServicer(feed, FeedbackIntake(feedback), host.stages)
     host.register(ranker_pb2_grpc.add_RankerServiceServicer_to_server, servicer)
     model.start()

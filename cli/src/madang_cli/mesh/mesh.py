@@ -25,7 +25,8 @@ from madang_cli.mesh.envoy import SERVICES, Upstream, bootstrap, write_clusters,
 from madang_cli.mesh.otlp import OtlpReceiver
 from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError, free_port
 
-STORE, GATEWAY = "store", "gateway"
+STORE, GATEWAY, CONSUMER = "store", "gateway", "consumer"
+_MODULES = {CONSUMER: "madang_ranker.consumer"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class LocalMesh:
         self._workers = workers
         self._sampling_ratio = sampling_ratio
         self._note = note
-        ports = {part: free_port() for part in (*SERVICES, STORE, "admin")}
+        ports = {part: free_port() for part in (*SERVICES, CONSUMER, STORE, "admin")}
         self._addresses = {part: f"127.0.0.1:{port}" for part, port in ports.items()}
         self._gateway = f"127.0.0.1:{gateway_port or free_port()}"
         self._upstreams = {s: Upstream(self._addresses[s]) for s in SERVICES}
@@ -140,7 +141,7 @@ class LocalMesh:
             self._sampling_ratio,
         )
         (self._folder / "envoy.json").write_text(json.dumps(config, indent=1))
-        for part in (STORE, GATEWAY, *SERVICES):
+        for part in (STORE, GATEWAY, *SERVICES, CONSUMER):
             self.start(part)
         for part in (STORE, GATEWAY, "featurestore"):
             self.wait_ready(part)
@@ -161,7 +162,7 @@ class LocalMesh:
                 str(get_binary_path()),
                 *("--bind", "127.0.0.1", "--port", str(_port(self._addresses[STORE]))),
                 *("--dir", str(self._folder), "--save", "", "--appendonly", "yes"),
-                *("--appendfsync", "everysec"),
+                *("--appendfsync", "always"),
             ], {}
         if part == GATEWAY:
             config = str(self._folder / "envoy.json")
@@ -181,20 +182,20 @@ class LocalMesh:
         assert self._otlp
         given = {
             "port": str(_port(address)),
-            "workers": str(self._workers),
+            "workers": str(1 if service == CONSUMER else self._workers),
             "gateway": self._gateway,
             "model_registry": f"file://{self._home}/models",
             "otlp_endpoint": self._otlp.address,
             "sampling_ratio": str(self._sampling_ratio),
             **settings,
         }
-        if service == "featurestore":
-            given["store_url"] = f"redis://{self._addresses[STORE]}"
+        store = f"redis://{self._addresses[STORE]}"
+        given |= {"featurestore": {"store_url": store}}.get(service, {"log_url": store})
         prefix = f"MADANG_{service.upper()}_"
         environment = {f"{prefix}{key.upper()}": value for key, value in given.items()}
         # One thread a library: the processes share few cores.
         environment |= {"OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "ERROR"}
-        return [sys.executable, "-m", f"madang_{service}"], environment
+        return [sys.executable, "-m", _MODULES.get(service, f"madang_{service}")], environment
 
     def wait_ready(self, part: str, timeout: float = 60.0) -> None:
         """Wait until a part answers. Raises: ProcessFailedError."""
@@ -226,7 +227,7 @@ class LocalMesh:
 
     def stop(self) -> None:
         """Stop callers before those they call, and leave only logs and traces."""
-        for part in ("ranker", "candidate", "featurestore", GATEWAY, STORE):
+        for part in (CONSUMER, "ranker", "candidate", "featurestore", GATEWAY, STORE):
             if part in self._processes:
                 self._processes[part].stop()
         if self._otlp:

@@ -9,6 +9,8 @@ from madang_featurestore.windows import Increment
 KEEP_RECENT = 50
 RECENT_TTL_MS = 3_600_000
 DEDUPLICATION_TTL_MS = 86_400_000
+KEEP_HIDDEN = 200
+HIDDEN_TTL_MS = 30 * 86_400_000
 
 
 class Keys(NamedTuple):
@@ -27,12 +29,14 @@ class Read:
         epoch: changes whenever a view does.
         values: one a key, in the order of all groups, None where there is none.
         recent: one list a user, newest first.
+        hidden: what each user hid.
     """
 
     sequence: int
     epoch: int
     values: list[bytes | None]
     recent: list[list[bytes]] = field(default_factory=list)
+    hidden: list[list[bytes]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Event:
         time_ms: when it happened.
         payload: what `Read.recent` returns; b"" to leave the last actions alone.
         counters: what to raise, by the key of the packed rings, and how long the key lives (ms).
+        hides: an item that the user hides, or "".
     """
 
     event_id: str
@@ -52,13 +57,15 @@ class Event:
     time_ms: int
     payload: bytes
     counters: dict[str, tuple[int, list[Increment]]]
+    hides: str = ""
 
 
 class RowStore(Protocol):
     """Keeps packed rows. Every method is atomic and raises MadangError STORE_UNAVAILABLE."""
 
     def read(self, groups: Sequence[Keys], users: Sequence[str] = (), since_ms: int = 0) -> Read:
-        """Read keys, and users' actions not older than `since_ms`, in one round trip."""
+        """Read keys, users' actions not older than `since_ms`, and what they hid, in one round
+        trip."""
 
     def write(self, rows: Mapping[str, bytes], keep_ms: int | None) -> int:
         """Replace rows, all or none; they vanish after `keep_ms`. Returns the sequence number."""

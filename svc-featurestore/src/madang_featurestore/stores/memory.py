@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from madang_featurestore.stores.base import (
     DEDUPLICATION_TTL_MS,
+    HIDDEN_TTL_MS,
+    KEEP_HIDDEN,
     KEEP_RECENT,
     Event,
     Keys,
@@ -22,6 +24,7 @@ class MemoryStore:
         self._lock = threading.Lock()
         self._rows: dict[str, tuple[bytes, float]] = {}
         self._recent: dict[str, list[tuple[int, bytes]]] = {}
+        self._hidden: dict[str, dict[str, int]] = {}
         self._seen: dict[str, float] = {}
         self._views: dict[str, bytes] = {}
         self._sequence = 0
@@ -38,7 +41,12 @@ class MemoryStore:
                     [payload for at, payload in self._recent.get(u, ()) if at >= since_ms]
                     for u in users
                 ],
+                [self._hidden_by(u) for u in users],
             )
+
+    def _hidden_by(self, user: str) -> list[bytes]:
+        oldest = time.time() * 1000 - HIDDEN_TTL_MS
+        return [i.encode() for i, at in self._hidden.get(user, {}).items() if at >= oldest]
 
     def _value(self, key: str) -> bytes | None:
         value, forget_at = self._rows.get(key, (None, 0.0))
@@ -72,6 +80,11 @@ class MemoryStore:
             recent.append((event.time_ms, event.payload))
             recent.sort(reverse=True)
             del recent[KEEP_RECENT:]
+        if event.hides:
+            hidden = self._hidden.setdefault(event.user_id, {})
+            hidden[event.hides] = event.time_ms
+            for item in sorted(hidden, key=lambda i: hidden[i])[:-KEEP_HIDDEN]:
+                del hidden[item]
         for key, (keep_ms, increments) in event.counters.items():
             value = bytearray(self._value(key) or b"")
             for increment in increments:

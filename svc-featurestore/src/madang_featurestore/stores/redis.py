@@ -10,6 +10,8 @@ import redis
 
 from madang_featurestore.stores.base import (
     DEDUPLICATION_TTL_MS,
+    HIDDEN_TTL_MS,
+    KEEP_HIDDEN,
     KEEP_RECENT,
     RECENT_TTL_MS,
     Event,
@@ -18,13 +20,15 @@ from madang_featurestore.stores.base import (
 )
 from madang_featurestore.windows import SLOTS
 from madang_runtime.errors import Code, MadangError, reason
+from madang_runtime.times import now_ms
 
 T = TypeVar("T")
 
 _SEQUENCE, _EPOCH, _VIEWS = "fs:sequence", "fs:epoch", "fs:views"
 
-# KEYS: deduplication key, last actions, one key a packed ring value.
-# ARGV: deduplication ms, event time, payload, actions kept, their ms, slots, then for each ring
+# KEYS: deduplication key, last actions, hidden items, one key a packed ring value.
+# ARGV: deduplication ms, event time, payload, actions kept, their ms, hidden item, hidden items
+# kept, their ms, slots, then for each ring
 # key: its ms, number of increments, and each increment as offset, slot bytes, bucket, number of
 # counters, counters.
 _RECORD = """
@@ -34,9 +38,14 @@ if ARGV[3] ~= '' then
   redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -ARGV[4] - 1)
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
 end
-local slots, a = tonumber(ARGV[6]), 7
+if ARGV[6] ~= '' then
+  redis.call('ZADD', KEYS[3], ARGV[2], ARGV[6])
+  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -ARGV[7] - 1)
+  redis.call('PEXPIRE', KEYS[3], ARGV[8])
+end
+local slots, a = tonumber(ARGV[9]), 10
 local function take() a = a + 1; return tonumber(ARGV[a - 1]) end
-for k = 3, #KEYS do
+for k = 4, #KEYS do
   local keep, increments = take(), take()
   for _ = 1, increments do
     local offset, size, bucket, n = take(), take(), take(), take()
@@ -90,11 +99,15 @@ class RedisStore:
 
     def read(self, groups: Sequence[Keys], users: Sequence[str] = (), since_ms: int = 0) -> Read:
         """See `RowStore.read`."""
+        oldest = now_ms() - HIDDEN_TTL_MS
         by_time = ("+inf", since_ms, "BYSCORE", "REV", "LIMIT", 0, KEEP_RECENT)
         recents = [_pack("ZRANGE", f"a:{user}", *by_time) for user in users]
-        packed = _pack_mget([Keys("", [_SEQUENCE, _EPOCH]), *groups]) + b"".join(recents)
-        (sequence, epoch, *values), *recent = _guard(lambda: self._exchange(packed, 1 + len(users)))
-        return Read(int(sequence or 0), int(epoch or 0), values, recent)
+        hides = [_pack("ZRANGE", f"h:{user}", oldest, "+inf", "BYSCORE") for user in users]
+        packed = _pack_mget([Keys("", [_SEQUENCE, _EPOCH]), *groups]) + b"".join(recents + hides)
+        replies = _guard(lambda: self._exchange(packed, 1 + 2 * len(users)))
+        sequence, epoch, *values = replies[0]
+        recent, hidden = replies[1 : 1 + len(users)], replies[1 + len(users) :]
+        return Read(int(sequence or 0), int(epoch or 0), values, recent, hidden)
 
     def _exchange(self, packed: bytes, replies: int) -> list[Any]:
         """Send commands that may be repeated and read their replies; twice if the connection was
@@ -134,13 +147,17 @@ class RedisStore:
         """See `RowStore.record`."""
         pipe = self._client.pipeline(transaction=True)
         for event in events:
-            keys = [f"e:{event.event_id}", f"a:{event.user_id}", *event.counters]
+            user = event.user_id
+            keys = [f"e:{event.event_id}", f"a:{user}", f"h:{user}", *event.counters]
             arguments: list[str | bytes | int] = [
                 DEDUPLICATION_TTL_MS,
                 event.time_ms,
                 event.payload,
                 KEEP_RECENT,
                 RECENT_TTL_MS,
+                event.hides,
+                KEEP_HIDDEN,
+                HIDDEN_TTL_MS,
                 SLOTS,
             ]
             for keep_ms, increments in event.counters.values():

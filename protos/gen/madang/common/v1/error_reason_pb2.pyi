@@ -74,6 +74,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_INTERNAL (INTERNAL): a bug; the server's log has it under the trace id."""
     ERROR_REASON_STORED_DATA_INVALID: _ErrorReason.ValueType  # 22
     """ERROR_REASON_STORED_DATA_INVALID (DATA_LOSS): a stored row can't be decoded."""
+    ERROR_REASON_LOG_FULL: _ErrorReason.ValueType  # 23
+    """ERROR_REASON_LOG_FULL (RESOURCE_EXHAUSTED): what was written before has yet to be applied;
+    RetryInfo says when to try again.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the google.rpc.ErrorInfo that every error carries
@@ -132,4 +136,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 21
 """ERROR_REASON_INTERNAL (INTERNAL): a bug; the server's log has it under the trace id."""
 ERROR_REASON_STORED_DATA_INVALID: ErrorReason.ValueType  # 22
 """ERROR_REASON_STORED_DATA_INVALID (DATA_LOSS): a stored row can't be decoded."""
+ERROR_REASON_LOG_FULL: ErrorReason.ValueType  # 23
+"""ERROR_REASON_LOG_FULL (RESOURCE_EXHAUSTED): what was written before has yet to be applied;
+RetryInfo says when to try again.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

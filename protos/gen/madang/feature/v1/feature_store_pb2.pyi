@@ -39,6 +39,8 @@ class _ActionTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ActionType
     """ACTION_TYPE_ORDER: the item was bought, ordered or visited."""
     ACTION_TYPE_SEARCH: _ActionType.ValueType  # 4
     """ACTION_TYPE_SEARCH: a query was sent."""
+    ACTION_TYPE_HIDE: _ActionType.ValueType  # 5
+    """ACTION_TYPE_HIDE: the item shall not be shown to the user again."""
 
 class ActionType(_ActionType, metaclass=_ActionTypeEnumTypeWrapper):
     """ActionType is what a user did."""
@@ -53,6 +55,8 @@ ACTION_TYPE_ORDER: ActionType.ValueType  # 3
 """ACTION_TYPE_ORDER: the item was bought, ordered or visited."""
 ACTION_TYPE_SEARCH: ActionType.ValueType  # 4
 """ACTION_TYPE_SEARCH: a query was sent."""
+ACTION_TYPE_HIDE: ActionType.ValueType  # 5
+"""ACTION_TYPE_HIDE: the item shall not be shown to the user again."""
 Global___ActionType: _TypeAlias = ActionType  # noqa: Y015
 
 @_typing.final
@@ -471,7 +475,7 @@ class RecentActionsLookup(_message.Message):
 
     @_builtins.property
     def types(self) -> _containers.RepeatedScalarFieldContainer[Global___ActionType.ValueType]:
-        """types to return; empty means all that are listed: CLICK, ORDER and SEARCH. ACTION_TYPE_VIEW is
+        """types to return; empty means all that are listed: CLICK, ORDER and SEARCH. VIEW and HIDE are
         counted in windows but not listed.
         """
 
@@ -567,21 +571,27 @@ class RecentActions(_message.Message):
 
     USER_ID_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
+    HIDDEN_ITEM_IDS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """user_id is the user."""
     @_builtins.property
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Action]:
         """actions, newest first."""
 
+    @_builtins.property
+    def hidden_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """hidden_item_ids are what the user hid within 30 days, the latest 200, in no order."""
+
     def __init__(
         self,
         *,
         user_id: _builtins.str = ...,
         actions: _abc.Iterable[Global___Action] | None = ...,
+        hidden_item_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "hidden_item_ids", b"hidden_item_ids", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from madang.common.v1 import place_pb2 as _place_pb2
 from madang.common.v1 import serving_info_pb2 as _serving_info_pb2
 from madang.common.v1 import tensor_pb2 as _tensor_pb2
@@ -21,6 +22,38 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FeedbackType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FeedbackTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FeedbackType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FEEDBACK_TYPE_UNSPECIFIED: _FeedbackType.ValueType  # 0
+    """FEEDBACK_TYPE_UNSPECIFIED is invalid."""
+    FEEDBACK_TYPE_IMPRESSION: _FeedbackType.ValueType  # 1
+    """FEEDBACK_TYPE_IMPRESSION: the item was seen."""
+    FEEDBACK_TYPE_CLICK: _FeedbackType.ValueType  # 2
+    """FEEDBACK_TYPE_CLICK: the item was opened."""
+    FEEDBACK_TYPE_CONVERSION: _FeedbackType.ValueType  # 3
+    """FEEDBACK_TYPE_CONVERSION: the item was ordered, bought or visited."""
+    FEEDBACK_TYPE_HIDE: _FeedbackType.ValueType  # 4
+    """FEEDBACK_TYPE_HIDE: the item shall not be shown to the user again for 30 days."""
+
+class FeedbackType(_FeedbackType, metaclass=_FeedbackTypeEnumTypeWrapper):
+    """FeedbackType is what a user did with an item."""
+
+FEEDBACK_TYPE_UNSPECIFIED: FeedbackType.ValueType  # 0
+"""FEEDBACK_TYPE_UNSPECIFIED is invalid."""
+FEEDBACK_TYPE_IMPRESSION: FeedbackType.ValueType  # 1
+"""FEEDBACK_TYPE_IMPRESSION: the item was seen."""
+FEEDBACK_TYPE_CLICK: FeedbackType.ValueType  # 2
+"""FEEDBACK_TYPE_CLICK: the item was opened."""
+FEEDBACK_TYPE_CONVERSION: FeedbackType.ValueType  # 3
+"""FEEDBACK_TYPE_CONVERSION: the item was ordered, bought or visited."""
+FEEDBACK_TYPE_HIDE: FeedbackType.ValueType  # 4
+"""FEEDBACK_TYPE_HIDE: the item shall not be shown to the user again for 30 days."""
+Global___FeedbackType: _TypeAlias = FeedbackType  # noqa: Y015
 
 @_typing.final
 class RecommendRequest(_message.Message):
@@ -87,8 +120,11 @@ class RecommendResponse(_message.Message):
     ITEMS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SERVING_INFO_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token continues the list; empty on the last page."""
+    request_id: _builtins.str
+    """request_id identifies this page in feedback; 32 hex digits."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendedItem]:
         """items, best first."""
@@ -103,10 +139,11 @@ class RecommendResponse(_message.Message):
         items: _abc.Iterable[Global___RecommendedItem] | None = ...,
         next_page_token: _builtins.str = ...,
         serving_info: _serving_info_pb2.ServingInfo | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["serving_info", b"serving_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "next_page_token", b"next_page_token", "serving_info", b"serving_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "next_page_token", b"next_page_token", "request_id", b"request_id", "serving_info", b"serving_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -291,3 +328,97 @@ class RankResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RankResponse: _TypeAlias = RankResponse  # noqa: Y015
+
+@_typing.final
+class RecordFeedbackRequest(_message.Message):
+    """RecordFeedbackRequest carries events of any users."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeedbackEvent]:
+        """events in any order."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___FeedbackEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordFeedbackRequest: _TypeAlias = RecordFeedbackRequest  # noqa: Y015
+
+@_typing.final
+class FeedbackEvent(_message.Message):
+    """FeedbackEvent is what one user did with one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """event_id identifies the event; the same id is taken once within a day."""
+    type: Global___FeedbackType.ValueType
+    """type is what happened."""
+    user_id: _builtins.str
+    """user_id is the user."""
+    item_id: _builtins.str
+    """item_id is the item."""
+    request_id: _builtins.str
+    """request_id is the RecommendResponse's that showed the item, if it was one."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """event_time is when it happened; unset means now. At most 5 minutes in the future."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        type: Global___FeedbackType.ValueType = ...,
+        user_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "event_time", b"event_time", "item_id", b"item_id", "request_id", b"request_id", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeedbackEvent: _TypeAlias = FeedbackEvent  # noqa: Y015
+
+@_typing.final
+class RecordFeedbackResponse(_message.Message):
+    """RecordFeedbackResponse tells what became of the events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
+    accepted: _builtins.int
+    """accepted events are kept and will be applied."""
+    duplicates: _builtins.int
+    """duplicates were accepted before."""
+    def __init__(
+        self,
+        *,
+        accepted: _builtins.int = ...,
+        duplicates: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "duplicates", b"duplicates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordFeedbackResponse: _TypeAlias = RecordFeedbackResponse  # noqa: Y015

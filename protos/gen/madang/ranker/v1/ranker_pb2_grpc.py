@@ -45,6 +45,11 @@ class RankerServiceStub:
                 request_serializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RankRequest.SerializeToString,
                 response_deserializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RankResponse.FromString,
                 _registered_method=True)
+        self.RecordFeedback = channel.unary_unary(
+                '/madang.ranker.v1.RankerService/RecordFeedback',
+                request_serializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackRequest.SerializeToString,
+                response_deserializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackResponse.FromString,
+                _registered_method=True)
 
 
 class RankerServiceServicer:
@@ -69,6 +74,16 @@ class RankerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordFeedback(self, request, context):
+        """RecordFeedback takes what users did with what they were shown. Events are in the store's
+        append-only file when it answers; they are applied to features, last actions and hidden items
+        once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+        LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RankerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +96,11 @@ def add_RankerServiceServicer_to_server(servicer, server):
                     servicer.Rank,
                     request_deserializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RankRequest.FromString,
                     response_serializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RankResponse.SerializeToString,
+            ),
+            'RecordFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordFeedback,
+                    request_deserializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackRequest.FromString,
+                    response_serializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +158,33 @@ class RankerService:
             '/madang.ranker.v1.RankerService/Rank',
             madang_dot_ranker_dot_v1_dot_ranker__pb2.RankRequest.SerializeToString,
             madang_dot_ranker_dot_v1_dot_ranker__pb2.RankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madang.ranker.v1.RankerService/RecordFeedback',
+            madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackRequest.SerializeToString,
+            madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,12 @@ class RankerServiceStub:
     items are rows beside them. Errors: SURFACE_NOT_FOUND, SHAPE_MISMATCH, NOT_FINITE,
     FEATURE_NOT_FOUND, NOT_READY, FEATURE_FINGERPRINT_MISMATCH.
     """
+    RecordFeedback: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.RecordFeedbackRequest, _ranker_pb2.RecordFeedbackResponse]
+    """RecordFeedback takes what users did with what they were shown. Events are in the store's
+    append-only file when it answers; they are applied to features, last actions and hidden items
+    once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+    LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
+    """
 
 @_typing.type_check_only
 class RankerServiceAsyncStub(RankerServiceStub):
@@ -58,6 +64,12 @@ class RankerServiceAsyncStub(RankerServiceStub):
     """Rank scores and orders given items. The user and context travel and are computed once; the
     items are rows beside them. Errors: SURFACE_NOT_FOUND, SHAPE_MISMATCH, NOT_FINITE,
     FEATURE_NOT_FOUND, NOT_READY, FEATURE_FINGERPRINT_MISMATCH.
+    """
+    RecordFeedback: _aio.UnaryUnaryMultiCallable[_ranker_pb2.RecordFeedbackRequest, _ranker_pb2.RecordFeedbackResponse]  # type: ignore[assignment]
+    """RecordFeedback takes what users did with what they were shown. Events are in the store's
+    append-only file when it answers; they are applied to features, last actions and hidden items
+    once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+    LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
     """
 
 class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -83,6 +95,18 @@ class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Rank scores and orders given items. The user and context travel and are computed once; the
         items are rows beside them. Errors: SURFACE_NOT_FOUND, SHAPE_MISMATCH, NOT_FINITE,
         FEATURE_NOT_FOUND, NOT_READY, FEATURE_FINGERPRINT_MISMATCH.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordFeedback(
+        self,
+        request: _ranker_pb2.RecordFeedbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.RecordFeedbackResponse, _abc.Awaitable[_ranker_pb2.RecordFeedbackResponse]]:
+        """RecordFeedback takes what users did with what they were shown. Events are in the store's
+        append-only file when it answers; they are applied to features, last actions and hidden items
+        once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+        LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
         """
 
 def add_RankerServiceServicer_to_server(servicer: RankerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

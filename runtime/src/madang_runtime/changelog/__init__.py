@@ -1,0 +1,1 @@
+"""Change logs: writes that others follow, appended before they are acknowledged."""

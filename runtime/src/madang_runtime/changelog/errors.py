@@ -1,0 +1,33 @@
+"""Errors of the logs."""
+
+from madang_runtime.errors import Code, MadangError, reason
+
+
+def log_full(entries: int) -> MadangError:
+    """RESOURCE_EXHAUSTED, LOG_FULL."""
+    return MadangError(
+        Code.RESOURCE_EXHAUSTED,
+        reason.ERROR_REASON_LOG_FULL,
+        f"{entries:,} entries wait to be applied; nothing of this call was taken",
+        retry_after=1.0,
+    )
+
+
+def not_synced() -> MadangError:
+    """UNAVAILABLE, STORE_UNAVAILABLE: written, but not known to be on disk."""
+    return MadangError(
+        Code.UNAVAILABLE,
+        reason.ERROR_REASON_STORE_UNAVAILABLE,
+        "the store did not sync its append-only file in time; send the same ids again",
+        retry_after=0.2,
+    )
+
+
+def unavailable(error: Exception) -> MadangError:
+    """UNAVAILABLE, STORE_UNAVAILABLE."""
+    return MadangError(
+        Code.UNAVAILABLE,
+        reason.ERROR_REASON_STORE_UNAVAILABLE,
+        f"the store does not answer: {type(error).__name__}",
+        retry_after=0.2,
+    )

@@ -1,0 +1,96 @@
+"""A log in this process, for tests and trials."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from madang_runtime.changelog.base import REMEMBER_IDS_MS, Entry
+from madang_runtime.changelog.errors import log_full
+
+
+@dataclass
+class _Group:
+    next: int = 0
+    taken: dict[int, tuple[str, float]] = field(default_factory=dict)
+
+
+class MemoryChangeLog:
+    """Implements `ChangeLog` with a list and a lock.
+
+    Args:
+        max_entries: entries kept before appending is refused.
+        abandoned_after: seconds after which an unfinished entry is given to another consumer.
+    """
+
+    def __init__(self, max_entries: int = 1_000_000, abandoned_after: float = 5.0) -> None:
+        self._max_entries = max_entries
+        self._abandoned_after = abandoned_after
+        self._changed = threading.Condition()
+        self._entries: dict[int, bytes] = {}
+        self._next = 0
+        self._seen: dict[str, float] = {}
+        self._groups: dict[str, _Group] = {}
+
+    def append(self, entries: Sequence[tuple[str, bytes]]) -> list[bool]:
+        """See `ChangeLog.append`."""
+        now = time.time()
+        with self._changed:
+            if len(self._entries) + len(entries) > self._max_entries:
+                raise log_full(self._max_entries)
+            appended = []
+            for entry_id, payload in entries:
+                fresh = self._seen.get(entry_id, 0.0) <= now
+                appended.append(fresh)
+                if fresh:
+                    self._seen[entry_id] = now + REMEMBER_IDS_MS / 1000
+                    self._entries[self._next] = payload
+                    self._next += 1
+            self._changed.notify_all()
+            return appended
+
+    def take(self, group: str, consumer: str, limit: int, wait: float) -> list[Entry]:
+        """See `ChangeLog.take`."""
+        until = time.monotonic() + wait
+        with self._changed:
+            while True:
+                if found := self._available(group, consumer, limit):
+                    return found
+                if not self._changed.wait(min(until - time.monotonic(), 0.1)) and (
+                    time.monotonic() >= until
+                ):
+                    return []
+
+    def _available(self, name: str, consumer: str, limit: int) -> list[Entry]:
+        group, now = self._groups.setdefault(name, _Group()), time.monotonic()
+        numbers = [
+            n
+            for n, (_, since) in sorted(group.taken.items())
+            if since <= now - self._abandoned_after
+        ] or [n for n in range(group.next, self._next) if n in self._entries]
+        numbers = numbers[:limit]
+        group.taken |= dict.fromkeys(numbers, (consumer, now))
+        group.next = max([group.next, *(n + 1 for n in numbers)])
+        return [Entry(str(n), self._entries[n]) for n in numbers]
+
+    def done(self, group: str, positions: Sequence[str]) -> None:
+        """See `ChangeLog.done`."""
+        with self._changed:
+            for position in positions:
+                self._groups[group].taken.pop(int(position), None)
+
+    def behind(self, group: str) -> int:
+        """See `ChangeLog.behind`."""
+        with self._changed:
+            found = self._groups.setdefault(group, _Group())
+            return self._next - found.next + len(found.taken)
+
+    def trim(self) -> None:
+        """See `ChangeLog.trim`."""
+        with self._changed:
+            finished = [min([g.next, *g.taken]) for g in self._groups.values()]
+            for n in [n for n in self._entries if n < min(finished, default=0)]:
+                del self._entries[n]
+
+    def close(self) -> None:
+        """Nothing to close."""

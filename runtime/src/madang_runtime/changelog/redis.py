@@ -1,0 +1,172 @@
+"""A log in a stream of Valkey or Redis."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import redis
+
+from madang_runtime.changelog.base import REMEMBER_IDS_MS, Entry
+from madang_runtime.changelog.errors import log_full, not_synced, unavailable
+
+T = TypeVar("T")
+
+_PAYLOAD = "p"
+_RECLAIM_EVERY = 1.0
+
+# KEYS: the stream, one key an id. ARGV: how long ids are remembered (ms), most entries, payloads.
+_APPEND = """
+if redis.call('XLEN', KEYS[1]) + #KEYS - 1 > tonumber(ARGV[2]) then return false end
+local fresh = {}
+for i = 2, #KEYS do
+  fresh[i - 1] = 0
+  if redis.call('SET', KEYS[i], 1, 'NX', 'PX', ARGV[1]) then
+    redis.call('XADD', KEYS[1], '*', 'p', ARGV[i + 1])
+    fresh[i - 1] = 1
+  end
+end
+return fresh
+"""
+
+
+class RedisChangeLog:
+    """Implements `ChangeLog` with a stream and its consumer groups.
+
+    Args:
+        url: redis:// or rediss://. The server must keep an append-only file.
+        name: of the log.
+        timeout: seconds to connect or wait for a reply.
+        synced: wait until appended entries are synced to disk (WAITAOF). Otherwise they are in the
+            append-only file when `append` returns, which outlives the server's process, and on
+            disk within the server's `appendfsync`.
+        max_entries: entries kept before appending is refused.
+        abandoned_after: seconds after which an unfinished entry is given to another consumer.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        timeout: float,
+        *,
+        synced: bool = False,
+        max_entries: int = 1_000_000,
+        abandoned_after: float = 5.0,
+    ) -> None:
+        self._client: Any = redis.Redis.from_url(
+            url, socket_timeout=timeout, socket_connect_timeout=timeout
+        )
+        # A consumer's wait must not count as the server's silence.
+        self._waiting: Any = redis.Redis.from_url(
+            url, socket_timeout=timeout + 5.0, socket_connect_timeout=timeout
+        )
+        self._stream = f"log:{{{name}}}"  # in a cluster, the ids lie beside the stream
+        self._timeout_ms = round(timeout * 1000)
+        self._synced = synced
+        self._max_entries = max_entries
+        self._abandoned_ms = round(abandoned_after * 1000)
+        self._append = self._client.register_script(_APPEND)
+        self._reclaimed = 0.0
+
+    def append(self, entries: Sequence[tuple[str, bytes]]) -> list[bool]:
+        """See `ChangeLog.append`."""
+        keys = [self._stream, *(f"{self._stream}:{entry_id}" for entry_id, _ in entries)]
+        payloads = [payload for _, payload in entries]
+        pipe = self._client.pipeline(transaction=False)
+        self._append(keys, [REMEMBER_IDS_MS, self._max_entries, *payloads], client=pipe)
+        if self._synced:
+            pipe.execute_command("WAITAOF", 1, 0, self._timeout_ms)
+        fresh, *synced = _guard(pipe.execute)
+        if fresh is None:
+            raise log_full(self._max_entries)
+        if synced and not synced[0][0]:
+            raise not_synced()
+        return [bool(f) for f in fresh]
+
+    def take(self, group: str, consumer: str, limit: int, wait: float) -> list[Entry]:
+        """See `ChangeLog.take`."""
+        return _guard(lambda: self._take(group, consumer, limit, wait))
+
+    def _take(self, group: str, consumer: str, limit: int, wait: float) -> list[Entry]:
+        try:
+            if time.monotonic() > self._reclaimed + _RECLAIM_EVERY:
+                _, left, *_ = self._client.xautoclaim(
+                    self._stream, group, consumer, self._abandoned_ms, count=limit
+                )
+                if left:
+                    return _entries(left)
+                self._reclaimed = time.monotonic()
+            wait_ms = max(1, min(round(wait * 1000), 4000))
+            found = self._waiting.xreadgroup(
+                group, consumer, {self._stream: ">"}, count=limit, block=wait_ms
+            )
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            self._make(group)
+            return []
+        return _entries(found[0][1]) if found else []
+
+    def _make(self, group: str) -> None:
+        try:
+            self._client.xgroup_create(self._stream, group, id="0", mkstream=True)
+        except redis.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):  # another consumer was first
+                raise
+
+    def done(self, group: str, positions: Sequence[str]) -> None:
+        """See `ChangeLog.done`."""
+        if positions:
+            _guard(lambda: self._client.xack(self._stream, group, *positions))
+
+    def behind(self, group: str) -> int:
+        """See `ChangeLog.behind`."""
+        for found in _guard(self._groups):
+            if found["name"].decode() == group:
+                lag = found["lag"]
+                return int(found["pending"]) + int(0 if lag is None else lag)
+        return int(_guard(lambda: self._client.xlen(self._stream)))
+
+    def _groups(self) -> list[dict[str, Any]]:
+        if not self._client.exists(self._stream):
+            return []
+        found: list[dict[str, Any]] = self._client.xinfo_groups(self._stream)
+        return found
+
+    def trim(self) -> None:
+        """See `ChangeLog.trim`."""
+        _guard(self._trim)
+
+    def _trim(self) -> None:
+        needed = [self._first_needed(found) for found in self._groups()]
+        if needed:
+            milliseconds, number = min(needed)
+            self._client.xtrim(self._stream, minid=f"{milliseconds}-{number}", approximate=False)
+
+    def _first_needed(self, group: dict[str, Any]) -> tuple[int, int]:
+        """The first position that a group has not finished."""
+        oldest = None
+        if group["pending"]:
+            oldest = self._client.xpending(self._stream, group["name"])["min"]
+        milliseconds, number = map(int, (oldest or group["last-delivered-id"]).split(b"-"))
+        return milliseconds, number if oldest else number + 1
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+        self._waiting.close()
+
+
+def _entries(found: list[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
+    return [
+        Entry(position.decode(), fields[_PAYLOAD.encode()])
+        for position, fields in found
+        if fields is not None
+    ]
+
+
+def _guard(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise unavailable(error) from error

@@ -1,0 +1,156 @@
+"""What users did with what they were shown: taken durably, then applied once."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from madang.feature.v1 import feature_store_pb2
+from madang.ranker.v1 import ranker_pb2 as pb
+from madang_runtime.changelog.base import ChangeLog, Entry
+from madang_runtime.dependency import Dependency
+from madang_runtime.errors import DEGRADABLE, MadangError, invalid
+from madang_runtime.metrics import Metrics
+from madang_runtime.times import given_ms, now_ms
+
+log = logging.getLogger(__name__)
+
+LOG, GROUP = "feedback", "features"
+_FUTURE_MS = 300_000
+_BATCH = 500
+_RETRY_SECONDS = 0.2
+_TRIM_SECONDS = 10.0
+
+ACTIONS = {
+    pb.FEEDBACK_TYPE_IMPRESSION: feature_store_pb2.ACTION_TYPE_VIEW,
+    pb.FEEDBACK_TYPE_CLICK: feature_store_pb2.ACTION_TYPE_CLICK,
+    pb.FEEDBACK_TYPE_CONVERSION: feature_store_pb2.ACTION_TYPE_ORDER,
+    pb.FEEDBACK_TYPE_HIDE: feature_store_pb2.ACTION_TYPE_HIDE,
+}
+
+RecordActions = Dependency[
+    feature_store_pb2.RecordActionsRequest, feature_store_pb2.RecordActionsResponse
+]
+
+
+class FeedbackIntake:
+    """Takes events into the log."""
+
+    def __init__(self, feedback: ChangeLog) -> None:
+        self._log = feedback
+
+    def record(self, events: Sequence[pb.FeedbackEvent]) -> pb.RecordFeedbackResponse:
+        """Append events, all or none.
+
+        Raises:
+            MadangError: FIELD_INVALID, LOG_FULL, STORE_UNAVAILABLE.
+        """
+        now = now_ms()
+        taken = self._log.append([(e.event_id, _timed(e, i, now)) for i, e in enumerate(events)])
+        return pb.RecordFeedbackResponse(accepted=sum(taken), duplicates=len(taken) - sum(taken))
+
+
+def _timed(event: pb.FeedbackEvent, i: int, now: int) -> bytes:
+    """The event with its time, which must be its own and not that of whoever applies it."""
+    time_ms = given_ms(event, "event_time", now, f"events[{i}].")
+    if time_ms > now + _FUTURE_MS:
+        raise invalid(f"events[{i}].event_time", "is more than 5 minutes in the future")
+    kept = pb.FeedbackEvent()
+    kept.CopyFrom(event)
+    kept.event_time.FromMilliseconds(time_ms)
+    return kept.SerializeToString()
+
+
+class FeedbackConsumer:
+    """Applies the log to the feature store.
+
+    The log gives an entry at least once and the store records an event's id once, so that each
+    event counts exactly once, whoever dies in between.
+
+    Args:
+        feedback: the log.
+        rejected: keeps events that the store refuses, which is a bug, for people to look at.
+        record: the feature store.
+        name: of this consumer, unlike any other's.
+    """
+
+    def __init__(
+        self,
+        feedback: ChangeLog,
+        rejected: ChangeLog,
+        record: RecordActions,
+        metrics: Metrics,
+        name: str,
+    ) -> None:
+        self._log = feedback
+        self._rejected = rejected
+        self._record = record
+        self._metrics = metrics
+        self._name = name
+
+    def run(self, stop: threading.Event) -> None:
+        """Apply until `stop`."""
+        housekeeping = threading.Thread(target=self._keep_house, args=(stop,), daemon=True)
+        housekeeping.start()
+        while not stop.is_set():
+            entries = self._patiently(stop, lambda: self._log.take(GROUP, self._name, _BATCH, 1.0))
+            if entries:
+                self._apply(stop, entries)
+
+    def _apply(self, stop: threading.Event, entries: list[Entry]) -> None:
+        def call() -> list[Entry]:
+            actions = [_action(entry) for entry in entries]
+            self._record(feature_store_pb2.RecordActionsRequest(actions=actions))
+            self._log.done(GROUP, [entry.position for entry in entries])
+            return entries
+
+        try:
+            applied = self._patiently(stop, call)
+        except MadangError as error:
+            self._refused(stop, entries, error)
+        else:
+            self._metrics.log_applied.labels(LOG).inc(len(applied))
+
+    def _refused(self, stop: threading.Event, entries: list[Entry], error: MadangError) -> None:
+        """Find the one that is refused, and set it aside."""
+        if len(entries) > 1:
+            for entry in entries:
+                self._apply(stop, [entry])
+            return
+        log.error("feedback %s is set aside: %s", entries[0].position, error.message)
+        self._patiently(stop, lambda: self._set_aside(entries[0]))
+
+    def _set_aside(self, entry: Entry) -> list[Entry]:
+        self._rejected.append([(entry.position, entry.payload)])
+        self._log.done(GROUP, [entry.position])
+        return []
+
+    def _patiently(self, stop: threading.Event, call: Callable[[], list[Entry]]) -> list[Entry]:
+        """Repeat a call while what it needs is away. Raises: MadangError that no waiting mends."""
+        while not stop.is_set():
+            try:
+                return call()
+            except MadangError as error:
+                if error.code not in DEGRADABLE:
+                    raise
+                log.warning("feedback waits: %s", error.message)
+                stop.wait(error.retry_after or _RETRY_SECONDS)
+        return []
+
+    def _keep_house(self, stop: threading.Event) -> None:
+        while not stop.wait(_TRIM_SECONDS):
+            try:
+                self._log.trim()
+                self._metrics.log_behind.labels(LOG, GROUP).set(self._log.behind(GROUP))
+            except MadangError as error:
+                log.warning("feedback is not trimmed: %s", error.message)
+
+
+def _action(entry: Entry) -> feature_store_pb2.Action:
+    event = pb.FeedbackEvent.FromString(entry.payload)
+    return feature_store_pb2.Action(
+        event_id=event.event_id,
+        user_id=event.user_id,
+        type=ACTIONS[event.type],
+        item_id=event.item_id,
+        event_time=event.event_time,
+    )
