@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-warn-script-locat
 EDITABLE := --no-build-isolation $(foreach p,$(PACKAGES),-e $(p))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check unit bench clean lock
+.PHONY: help setup demo test lint types proto proto-check unit bench bench-loop clean lock
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,6 +57,8 @@ unit: $(VENV)/.dev ## Tests with coverage.
 
 bench: $(VENV)/.dev ## Measure the floor: bench/floor.
 	@$(BIN)/python bench/floor.py
+bench-loop: $(VENV)/.dev ## Measure how fast feedback is taken, applied and seen.
+	@$(BIN)/python bench/loop.py
 
 lock: ## Write constraints.txt anew from .venv.
 	@{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.new && mv constraints.new constraints.txt

@@ -312,14 +312,20 @@ def cold_start(mesh: LocalMesh, part: str) -> float:
     return time.perf_counter() - begun
 
 
-def main() -> None:
-    """Measure and print."""
+def prepared() -> Workspace:
+    """The workspace of the benches, trained once."""
     HOME.mkdir(parents=True, exist_ok=True)
     workspace = Workspace(HOME)
     if not workspace.source():
         with steps(console) as report:
             data = load(DataSource(), lambda share: report("data", share))
             workspace.train(DataSource(), data, Recipe(), report)
+    return workspace
+
+
+def main() -> None:
+    """Measure and print."""
+    workspace = prepared()
     os.sched_setaffinity(0, {CLIENT_CORE})
     comparisons = empty_rpc()
     with LocalMesh(HOME, "bench", sampling_ratio=SAMPLING) as mesh:
