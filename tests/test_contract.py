@@ -328,6 +328,28 @@ def test_rank_orders_given_items_as_recommend_does(clients):
     assert scores == pytest.approx([item.score for item in feed.items], abs=1e-5)
 
 
+def test_a_page_is_explained(clients):
+    feed = clients.ranker.Recommend(recommend(page_size=5), timeout=5)
+    third = feed.items[2]
+    rpc = clients.ranker.Explain
+
+    time.sleep(0.5)  # it is kept off the request's path
+    answer = rpc(r.ExplainRequest(request_id=feed.request_id, item_id=third.item_id), timeout=5)
+    assert (answer.position, answer.item_id) == (3, third.item_id)
+    assert answer.reasons == third.reasons
+    assert sum(t.weight * t.value for t in answer.terms) == pytest.approx(third.score, abs=1e-5)
+    assert answer.features[0].contribution != 0
+    first = rpc(r.ExplainRequest(request_id=feed.request_id), timeout=5)
+    assert first.item_id == feed.items[0].item_id
+    assert refused(rpc, r.ExplainRequest(request_id="none")) == (
+        "NOT_FOUND DECISION_NOT_FOUND request_id"
+    )
+    assert refused(rpc, r.ExplainRequest(request_id=feed.request_id, item_id="none")) == (
+        "NOT_FOUND ITEM_NOT_FOUND item_id"
+    )
+    assert refused(rpc, r.ExplainRequest()) == "INVALID_ARGUMENT FIELD_INVALID request_id"
+
+
 def test_rank_takes_features_from_the_caller(clients):
     ids = ["s00001", "s00002", "s00003"]
     stored = clients.features.LookupFeatures(

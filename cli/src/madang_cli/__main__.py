@@ -5,19 +5,20 @@ import sys
 import threading
 import urllib.request
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import grpc
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from madang_cli import demo as demo_module
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, find, healthy
 from madang_cli.mesh.processes import ProcessFailedError
 from madang_cli.reflect import CallError, find_rpc
 from madang_cli.reflect import call as call_rpc
-from madang_cli.show import print_data, print_quality, steps
+from madang_cli.show import Catalogue, print_data, print_quality, print_why, steps
 from madang_cli.workspace import Workspace, load, open_source
 from madang_pipelines.publish import publish
 from madang_pipelines.sources.checkins import MissingFilesError
@@ -95,8 +96,8 @@ def up(
     ) as mesh:
         rows = publish(workspace.features, mesh.info.gateway)
         console.print(f"{rows:,} feature rows published")
-        for service in ("candidate", "ranker"):
-            mesh.wait_ready(service)
+        for part in ("candidate", "ranker", "consumer"):
+            mesh.wait_ready(part)
         _print_endpoints(mesh.info)
         failed = ""
         while not stopping.wait(0.5) and not failed:
@@ -145,9 +146,7 @@ def call(
     try:
         answer = call_rpc(gateway or _running(home, name).gateway, target, request, timeout)
     except grpc.RpcError as error:
-        refused = from_rpc_error(error)
-        console.print(f"[red]{refused.code} {refused.reason_name}[/] {refused.message}")
-        raise typer.Exit(1) from error
+        _refused(error)
     typer.echo(answer)
 
 
@@ -161,6 +160,29 @@ def trace(
     if not demo_module.draw_trace(_running(home, name), trace_id, console):
         console.print(f"[red]no span of trace {trace_id!r} has arrived")
         raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    request_id: Annotated[str, typer.Argument(help="The request_id of a Recommend answer.")],
+    item_id: Annotated[str, typer.Argument(help="An item of it; unset takes the first.")] = "",
+    home: Home = _HOME,
+    name: Name = "default",
+) -> None:
+    """Tell why an item was where it was on a page."""
+    with grpc.insecure_channel(_running(home, name).gateway) as channel:
+        request = ranker_pb2.ExplainRequest(request_id=request_id, item_id=item_id)
+        try:
+            answer = ranker_pb2_grpc.RankerServiceStub(channel).Explain(request, timeout=10)
+        except grpc.RpcError as error:
+            _refused(error)
+    print_why(answer, Catalogue(home / "data"), console)
+
+
+def _refused(error: grpc.RpcError) -> NoReturn:
+    refused = from_rpc_error(error)
+    console.print(f"[red]{refused.code} {refused.reason_name}[/] {refused.message}")
+    raise typer.Exit(1) from error
 
 
 def _running(home: Path, name: str) -> MeshInfo:

@@ -1,5 +1,6 @@
 """`madang demo`: data → models → mesh → a feed, and its trace."""
 
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,18 @@ import polars as pl
 from rich.console import Console
 
 from madang.common.v1 import place_pb2
-from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, wait_for
-from madang_cli.show import Catalogue, print_data, print_feed, print_quality, steps
+from madang_cli.mesh.processes import ProcessFailedError
+from madang_cli.show import (
+    Catalogue,
+    print_data,
+    print_feed,
+    print_moves,
+    print_quality,
+    print_why,
+    steps,
+)
 from madang_cli.traces import draw, is_whole, read_spans
 from madang_cli.workspace import DataSource, Workspace, load
 from madang_pipelines.publish import publish
@@ -39,8 +48,8 @@ def run_demo(source: DataSource, home: Path, console: Console) -> None:
     console.rule("[bold]2 · the mesh")
     with LocalMesh(home, "demo", note=lambda part: console.print(f"  {part} is ready")) as mesh:
         rows = publish(workspace.features, mesh.info.gateway)
-        for service in ("candidate", "ranker"):
-            mesh.wait_ready(service)
+        for part in ("candidate", "ranker", "consumer"):
+            mesh.wait_ready(part)
         console.print(f"  {rows:,} feature rows published through the gateway {mesh.info.gateway}")
         console.rule("[bold]3 · a home feed")
         _feed(mesh.info, data.tables, Catalogue(home / "data"), console)
@@ -62,31 +71,63 @@ def _feed(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console
         f"[bold]{user}[/] at {place.latitude:.4f}, {place.longitude:.4f}; {len(past)} orders "
         f"before, most from {', '.join(names)}"
     )
+    request = ranker_pb2.RecommendRequest(user_id=user, place=place, page_size=10)
+    request.request_time.FromMilliseconds(session["time"])
     with grpc.insecure_channel(info.gateway) as channel:
-        clicked = favourites["item_id"][0]
-        feature_store_pb2_grpc.FeatureStoreServiceStub(channel).RecordActions(
-            feature_store_pb2.RecordActionsRequest(
-                actions=[
-                    feature_store_pb2.Action(
-                        event_id=str(uuid.uuid4()),
-                        user_id=user,
-                        type=feature_store_pb2.ACTION_TYPE_CLICK,
-                        item_id=clicked,
-                    )
-                ]
-            ),
-            timeout=_TIMEOUT,
-        )
-        console.print(f"A moment ago they opened {catalogue.name(clicked)}.")
         ranker = ranker_pb2_grpc.RankerServiceStub(channel)
-        request = ranker_pb2.RecommendRequest(user_id=user, place=place, page_size=10)
-        request.request_time.FromMilliseconds(session["time"])
         for _ in range(20):  # connections and memory settle
             ranker.Recommend(request, timeout=_TIMEOUT)
         answer = ranker.Recommend(request, timeout=_TIMEOUT)
-    print_feed(answer, place, catalogue, console)
-    console.rule("[bold]4 · the same request, traced")
+        print_feed(answer, place, catalogue, console)
+        console.rule("[bold]4 · the loop")
+        _loop(ranker, request, catalogue, console)
+    console.rule("[bold]5 · the feed's request, traced")
     draw_trace(info, answer.serving_info.trace_id, console)
+
+
+def _loop(
+    ranker: ranker_pb2_grpc.RankerServiceStub,
+    request: ranker_pb2.RecommendRequest,
+    catalogue: Catalogue,
+    console: Console,
+) -> None:
+    """The user opens something and hides something; the next feed is another."""
+    request.page_size = 100
+    before = ranker.Recommend(request, timeout=_TIMEOUT)
+    opened, hidden = before.items[len(before.items) // 2], before.items[0]
+    events = [
+        ranker_pb2.FeedbackEvent(
+            event_id=uuid.uuid4().hex,
+            type=kind,
+            user_id=request.user_id,
+            item_id=item.item_id,
+            request_id=before.request_id,
+        )
+        for kind, item in (
+            (ranker_pb2.FEEDBACK_TYPE_CLICK, opened),
+            (ranker_pb2.FEEDBACK_TYPE_HIDE, hidden),
+        )
+    ]
+    ranker.RecordFeedback(ranker_pb2.RecordFeedbackRequest(events=events), timeout=_TIMEOUT)
+    started = time.perf_counter()
+    after = before
+    while hidden.item_id in (i.item_id for i in after.items) or not _reacts(after):
+        after = ranker.Recommend(request, timeout=_TIMEOUT)
+        if time.perf_counter() - started > _TIMEOUT:
+            raise ProcessFailedError("feedback did not reach the feed")
+    console.print(
+        f"They open {catalogue.name(opened.item_id)} ({catalogue.category(opened.item_id)}) and "
+        f"hide {catalogue.name(hidden.item_id)}.\n{(time.perf_counter() - started) * 1000:.0f} ms "
+        "later the feed no longer has what they hid, and these rose:"
+    )
+    rose = print_moves(before, after, catalogue, console)
+    explain = ranker_pb2.ExplainRequest(request_id=after.request_id, item_id=rose[0])
+    time.sleep(0.5)  # pages are kept off the request's path
+    print_why(ranker.Explain(explain, timeout=_TIMEOUT), catalogue, console)
+
+
+def _reacts(answer: ranker_pb2.RecommendResponse) -> bool:
+    return any(s.source == "reactive" for item in answer.items for s in item.reasons)
 
 
 def _someone(tables: Tables) -> dict[str, Any]:

@@ -85,6 +85,11 @@ class Catalogue:
         both = (item["name"], item["name_en"])
         return both[0] if both[0] == both[1] else " · ".join(both)
 
+    def of_codes(self, codes: list[float]) -> list[str]:
+        """Ids of item codes: an item's code is its row plus 1."""
+        ids = list(self._items)
+        return [ids[int(code) - 1] for code in codes if 0 < code <= len(ids)]
+
     def category(self, item_id: str) -> str:
         """The category's name."""
         return str(self._items[item_id]["category_name"])
@@ -136,3 +141,69 @@ def print_feed(
         console.print(f"[bold]model[/]    {model.name} {model.version}")
     degraded = "; ".join(f"{d.component} {d.cause}: {d.effect}" for d in info.degraded)
     console.print(f"[bold]degraded[/] {degraded or 'nothing'}")
+
+
+def print_moves(
+    before: ranker_pb2.RecommendResponse,
+    after: ranker_pb2.RecommendResponse,
+    catalogue: Catalogue,
+    console: Console,
+    most: int = 5,
+) -> list[str]:
+    """The items that rose most between two pages; returns their ids."""
+    ranks = {item.item_id: rank for rank, item in enumerate(before.items, 1)}
+    absent = len(before.items) + 1
+    rises = [
+        (ranks.get(item.item_id, absent) - rank, rank, item)
+        for rank, item in enumerate(after.items, 1)
+    ]
+    rises = sorted((r for r in rises if r[0] > 0), key=lambda r: (-r[0], r[1]))[:most]
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("was", justify="right")
+    table.add_column("is", justify="right")
+    table.add_column("item", no_wrap=True, max_width=29 if console.width < 100 else None)
+    table.add_column("category", no_wrap=True, max_width=14)
+    table.add_column("because", no_wrap=True)
+    for _, rank, item in rises:
+        table.add_row(
+            str(ranks.get(item.item_id, "–")),
+            str(rank),
+            _MARKS.get(item.kind, "") + catalogue.name(item.item_id),
+            catalogue.category(item.item_id),
+            _because(item, 1 if console.width < 100 else 3),
+        )
+    console.print(table)
+    return [item.item_id for _, _, item in rises]
+
+
+def print_why(
+    answer: ranker_pb2.ExplainResponse, catalogue: Catalogue, console: Console, most: int = 6
+) -> None:
+    """Why an item was where it was."""
+    console.print(
+        f"[bold]{catalogue.name(answer.item_id)}[/] was #{answer.position} for {answer.user_id}"
+    )
+    terms = " + ".join(f"{t.weight:g} × {t.name} {t.value:.3f}" for t in answer.terms)
+    console.print(f"  score      {answer.score:.3f}" + (f" = {terms}" if terms else ""))
+    found = ", ".join(f"{s.source} #{s.rank}" for s in answer.reasons)
+    console.print(f"  found by   {found}")
+    chance = "nothing was drawn" if answer.propensity == 1 else "drawn by the bandit"
+    console.print(f"  propensity {answer.propensity:.3g} ({chance})")
+    if answer.unexplained:
+        console.print(f"  features   {answer.unexplained}")
+    for n, feature in enumerate(answer.features[:most]):
+        worth = f"{feature.contribution:+.3f}"
+        name = feature.feature.partition(".")[2]
+        console.print(
+            f"  {'features' if not n else '':<10} {worth} {name} = {_value(feature, catalogue)}",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+
+
+def _value(feature: ranker_pb2.FeatureContribution, catalogue: Catalogue) -> str:
+    if feature.feature.endswith((".top_items", ".last_items")):
+        names = [catalogue.name(i) for i in catalogue.of_codes(list(feature.values))]
+        return ", ".join(names[:2]) + (" …" if len(names) > 2 else "") or "none"
+    values = ", ".join(f"{value:.4g}" for value in feature.values[:5])
+    return values + (" …" if len(feature.values) > 5 else "")

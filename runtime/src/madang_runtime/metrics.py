@@ -63,6 +63,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.decisions_dropped = Counter(
+            "madang_decisions_dropped_total",
+            "Shown pages that could not be kept or logged.",
+            ["what"],
+            registry=self.registry,
+        )
+
     def serve(self, host: str, port: int) -> None:
         """Serve /metrics over HTTP from a daemon thread."""
         start_http_server(port, addr=host, registry=self.registry)

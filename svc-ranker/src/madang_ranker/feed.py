@@ -12,11 +12,12 @@ from madang.candidate.v1 import candidate_pb2
 from madang.common.v1 import place_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang.ranker.v1 import ranker_pb2 as pb
+from madang.ranker.v1.decision_pb2 import Decision
 from madang_ranker.dependencies import Candidates, Features
 from madang_ranker.paging import Page, next_token, parse_page
 from madang_ranker.reasons import Reasons
 from madang_ranker.scoring import DcnScorer, ScoreRequest, Scores
-from madang_ranker.surfaces import Surface, find_surface
+from madang_ranker.surfaces import DEFAULT, Surface, find_surface
 from madang_runtime.errors import DEGRADABLE, MadangError
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.stages import Stages
@@ -51,6 +52,7 @@ class Feed:
         scorer: gives the model version that serves now.
         candidates, features: the services that it calls.
         surfaces: the configured surfaces by name.
+        note: is told every page that is shown.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class Feed:
         candidates: Candidates,
         features: Features,
         surfaces: Mapping[str, Surface],
+        note: Callable[[Decision], None],
     ) -> None:
         self._scorer = scorer
         self._candidates = candidates
         self._features = features
         self._surfaces = surfaces
+        self._note = note
 
     def recommend(self, request: pb.RecommendRequest, stages: Stages) -> pb.RecommendResponse:
         """Answer Recommend.
@@ -76,6 +80,7 @@ class Feed:
         proposed = self._propose(request, page, surface, scorer, stages)
         models = [scorer.version]
         scores: Scores | None = None
+        inputs: ScoreRequest | None = None
         token = ""
         if proposed.item_ids:
             try:
@@ -89,19 +94,26 @@ class Feed:
                 context = scorer.context(
                     page.time_ms, request.place.latitude, request.place.longitude
                 )
+                inputs = ScoreRequest(user, context, items)
                 with stages.stage("score"):
-                    scores = scorer.score(ScoreRequest(user, context, items))
+                    scores = scorer.score(inputs)
         utility = surface.utility(scores.click, scores.order) if scores else proposed.order
         order = np.argsort(-utility, kind="stable")
         size = request.page_size or _DEFAULT_PAGE
-        shown = order[page.offset : page.offset + size].tolist()
+        shown = order[page.offset : page.offset + size]
         following = Page(page.offset + size, page.time_ms)
-        return pb.RecommendResponse(
-            items=[_item(proposed, scores, utility, i) for i in shown],
+        answer = pb.RecommendResponse(
+            items=[_item(proposed, scores, utility, i) for i in shown.tolist()],
             next_page_token=next_token(request, following) if following.offset < len(order) else "",
             serving_info=stages.serving_info(models, freshness_token=token),
             request_id=secrets.token_hex(16),
         )
+        if answer.items:
+            decision = decision_of(request, answer, proposed, shown, surface, inputs, scores)
+            decision.first_position = page.offset + 1
+            decision.request_time.FromMilliseconds(page.time_ms)
+            self._note(decision)
+        return answer
 
     def _propose(
         self,
@@ -205,6 +217,45 @@ class Feed:
         )
         token = answer.serving_info.freshness_token
         return scorer.user_inputs.pack(answer.rows[0], 1), items, token
+
+
+def decision_of(
+    request: pb.RecommendRequest,
+    answer: pb.RecommendResponse,
+    proposed: Proposed,
+    shown: NDArray[np.intp],
+    surface: Surface,
+    inputs: ScoreRequest | None,
+    scores: Scores | None,
+) -> Decision:
+    """The page as it is kept: see the proto. `shown` are the rows of what is proposed."""
+    decision = Decision(
+        request_id=answer.request_id,
+        user_id=request.user_id,
+        place=request.place,
+        surface=request.surface or DEFAULT,
+        model=answer.serving_info.models[0],
+        degraded=answer.serving_info.degraded,
+        item_ids=[item.item_id for item in answer.items],
+        kinds=bytes(item.kind for item in answer.items),
+        scores=_packed(np.array([item.score for item in answer.items], np.float32)),
+        propensities=_packed(np.ones(len(shown), np.float32)),
+        sources=proposed.reasons.sources,
+        source_ranks=proposed.reasons.ranks[shown].tobytes(),
+        source_scores=proposed.reasons.scores[shown].tobytes(),
+        click_weight=surface.click_weight,
+        order_weight=surface.order_weight,
+    )
+    if inputs and scores:
+        decision.clicks = _packed(scores.click[shown])
+        decision.orders = _packed(scores.order[shown])
+        decision.user_ints = inputs.user.ints.tobytes()
+        decision.user_floats = inputs.user.floats.tobytes()
+        decision.context_ints = inputs.context.ints.tobytes()
+        decision.context_floats = inputs.context.floats.tobytes()
+        decision.item_ints = inputs.items.ints[shown].tobytes()
+        decision.item_floats = inputs.items.floats[shown].tobytes()
+    return decision
 
 
 def _item(proposed: Proposed, scores: Scores | None, utility: Floats, i: int) -> pb.RecommendedItem:

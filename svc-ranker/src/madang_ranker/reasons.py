@@ -22,11 +22,17 @@ class Reasons:
     @classmethod
     def of(cls, answer: candidate_pb2.RetrieveResponse) -> "Reasons":
         """From svc-candidate's columns."""
-        shape = (len(answer.item_ids), len(answer.sources))
+        columns = answer.source_ranks, answer.source_scores
+        return cls.of_columns(list(answer.sources), *columns, len(answer.item_ids))
+
+    @classmethod
+    def of_columns(cls, sources: list[str], ranks: bytes, scores: bytes, n: int) -> "Reasons":
+        """From packed ranks (uint16) and scores (float32) of n items."""
+        shape = (n, len(sources))
         return cls(
-            list(answer.sources),
-            np.frombuffer(answer.source_ranks, "<u2").reshape(shape),
-            np.frombuffer(answer.source_scores, "<f4").reshape(shape),
+            sources,
+            np.frombuffer(ranks, "<u2").reshape(shape),
+            np.frombuffer(scores, "<f4").reshape(shape),
         )
 
     @classmethod

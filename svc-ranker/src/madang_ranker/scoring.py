@@ -80,6 +80,10 @@ class DcnScorer:
         """Score a request's items. Raises: MadangError OVERLOADED, DEADLINE_EXCEEDED."""
         return self._batcher(request, len(request.items.ints))
 
+    def score_all(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
+        """Score several requests at once, beside the batches of others."""
+        return self._run(requests)
+
     def _run(self, requests: Sequence[ScoreRequest]) -> list[Scores]:
         sizes = [len(r.items.ints) for r in requests]
         outputs = self._backend.run(batch_tensors(requests, sizes))

@@ -6,6 +6,7 @@ import grpc
 
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang.ranker.v1 import ranker_pb2_grpc
+from madang_ranker.explain import Explainer
 from madang_ranker.feed import Feed
 from madang_ranker.feedback import FeedbackIntake
 from madang_runtime.stages import Stages
@@ -14,7 +15,14 @@ from madang_runtime.stages import Stages
 class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     """Implements RankerService."""
 
-    def __init__(self, feed: Feed, feedback: FeedbackIntake, stages: Callable[[], Stages]) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        feedback: FeedbackIntake,
+        explainer: Explainer,
+        stages: Callable[[], Stages],
+    ) -> None:
+        self._explainer = explainer
         self._feed = feed
         self._feedback = feedback
         self._stages = stages
@@ -34,3 +42,9 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
     ) -> pb.RecordFeedbackResponse:
         """See the proto."""
         return self._feedback.record(request.events)
+
+    def Explain(
+        self, request: pb.ExplainRequest, context: grpc.ServicerContext
+    ) -> pb.ExplainResponse:
+        """See the proto."""
+        return self._explainer.explain(request, self._stages())

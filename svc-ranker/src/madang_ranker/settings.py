@@ -34,6 +34,15 @@ class RankerSettings(FeedbackSettings):
 
     model_config = SettingsConfigDict(env_prefix="MADANG_RANKER_")
 
+    explain_seconds: float = Field(
+        3600.0, gt=0, description="How long a shown page can be explained."
+    )
+    decisions_url: str = Field(
+        "", description="fsspec URL of the folder that logs shown pages as Parquet; empty: none."
+    )
+    decisions_flush_seconds: float = Field(
+        10.0, gt=0, description="How often the log is written; a crash loses as much of it."
+    )
     model: str = Field("ranker", description="Name of the DCN in the registry.")
     model_alias: str = Field("champion", description="Alias to follow.")
     surfaces: Path | None = Field(None, description="YAML of surfaces; unset takes the built-in.")

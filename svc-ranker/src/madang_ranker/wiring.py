@@ -3,11 +3,15 @@
 from madang.candidate.v1 import candidate_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2_grpc
+from madang_ranker.decisions import DecisionLog
+from madang_ranker.explain import Explainer
 from madang_ranker.feed import Feed
 from madang_ranker.feedback import LOG, FeedbackIntake
 from madang_ranker.scoring import DcnScorer
 from madang_ranker.servicer import RankerServicer
 from madang_ranker.settings import RankerSettings
+from madang_ranker.stores.decisions import RedisDecisionStore
+from madang_ranker.stores.parquet import ParquetArchive
 from madang_ranker.surfaces import load_surfaces
 from madang_runtime.clients import Remote, open_channel
 from madang_runtime.models.hot import HotModel
@@ -39,14 +43,24 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
     model = HotModel(
         host, ModelRegistry(settings.model_registry), settings.model, settings.model_alias, load
     )
+    kept = RedisDecisionStore(
+        settings.log_url, settings.log_timeout_seconds, settings.explain_seconds
+    )
+    archive = ParquetArchive(settings.decisions_url) if settings.decisions_url else None
+    decisions = DecisionLog(
+        kept, archive, host.metrics, flush_seconds=settings.decisions_flush_seconds
+    )
+    host.closing.callback(decisions.close)
     feed = Feed(
         model.current,
         Remote(candidates.Retrieve, "retrieve", settings.candidate_timeout_seconds, host.tracer),
         Remote(store.LookupFeatures, "features", settings.feature_timeout_seconds, host.tracer),
         load_surfaces(settings.surfaces),
+        decisions.note,
     )
     feedback = settings.open_log(LOG)
     host.closing.callback(feedback.close)
-    servicer = RankerServicer(feed, FeedbackIntake(feedback), host.stages)
+    explainer = Explainer(decisions, model.current)
+    servicer = RankerServicer(feed, FeedbackIntake(feedback), explainer, host.stages)
     host.register(ranker_pb2_grpc.add_RankerServiceServicer_to_server, servicer)
     model.start()

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,14 @@ class InputRows:
 
     ints: Ints
     floats: Floats
+
+
+class Column(NamedTuple):
+    """Where a feature lies in a view's rows: in the ints or the floats, and which columns."""
+
+    name: str
+    kind: str
+    at: slice
 
 
 class ViewInputs:
@@ -81,6 +91,26 @@ class ViewInputs:
         ]
         return InputRows(self._ints.gather(given, n, field), self._floats.gather(given, n, field))
 
+    def columns(self) -> list[Column]:
+        """Where each feature lies; names are `view.feature`."""
+        return [*self._ints.columns(), *self._floats.columns()]
+
+    def without(self, rows: InputRows, column: Column) -> InputRows:
+        """A copy of rows in which a feature has no value."""
+        ints, floats = rows.ints.copy(), rows.floats.copy()
+        if column.kind == "i":
+            ints[:, column.at] = 0
+        else:
+            floats[:, column.at] = np.nan
+        return InputRows(ints, floats)
+
+    def unpack(self, ints: bytes, floats: bytes) -> InputRows:
+        """Rows from the bytes of their columns. Raises: ValueError when the widths differ."""
+        return InputRows(
+            np.frombuffer(ints, "<i8").reshape(-1, self._ints.width),
+            np.frombuffer(floats, "<f4").reshape(-1, self._floats.width),
+        )
+
     def defaults(self, n: int) -> InputRows:
         """Rows without any value."""
         return InputRows(self._ints.absent(n), self._floats.absent(n))
@@ -103,6 +133,14 @@ class _Columns:
         self._dtype = np.dtype(np.float32 if kind == "f" else np.int64)
         self._names = [f"{f.view}.{f.name}" for f in refs]
         self._dims = [f.dim for f in refs]
+
+    def columns(self) -> list[Column]:
+        """Where each feature lies."""
+        ends = np.cumsum([0, *self._dims]).tolist()
+        return [
+            Column(name, self._kind, slice(start, end))
+            for name, (start, end) in zip(self._names, pairwise(ends), strict=True)
+        ]
 
     def absent(self, n: int) -> Array:
         """n rows without any value."""

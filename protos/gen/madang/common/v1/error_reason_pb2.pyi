@@ -78,6 +78,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_LOG_FULL (RESOURCE_EXHAUSTED): what was written before has yet to be applied;
     RetryInfo says when to try again.
     """
+    ERROR_REASON_DECISION_NOT_FOUND: _ErrorReason.ValueType  # 24
+    """ERROR_REASON_DECISION_NOT_FOUND (NOT_FOUND): no page of this id is kept (any more)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the google.rpc.ErrorInfo that every error carries
@@ -140,4 +142,6 @@ ERROR_REASON_LOG_FULL: ErrorReason.ValueType  # 23
 """ERROR_REASON_LOG_FULL (RESOURCE_EXHAUSTED): what was written before has yet to be applied;
 RetryInfo says when to try again.
 """
+ERROR_REASON_DECISION_NOT_FOUND: ErrorReason.ValueType  # 24
+"""ERROR_REASON_DECISION_NOT_FOUND (NOT_FOUND): no page of this id is kept (any more)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

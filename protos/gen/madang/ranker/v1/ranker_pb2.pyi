@@ -422,3 +422,173 @@ class RecordFeedbackResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordFeedbackResponse: _TypeAlias = RecordFeedbackResponse  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    """ExplainRequest names a page, and an item of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """request_id is the RecommendResponse's."""
+    item_id: _builtins.str
+    """item_id is the item to explain; empty means the first of the page."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_id", b"item_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    """ExplainResponse says why an item was where it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    SURFACE_FIELD_NUMBER: _builtins.int
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    PROPENSITY_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    UNEXPLAINED_FIELD_NUMBER: _builtins.int
+    SERVING_INFO_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """user_id it was shown to."""
+    surface: _builtins.str
+    """surface it was shown on."""
+    item_id: _builtins.str
+    """item_id of the item."""
+    position: _builtins.int
+    """position in the list, from 1."""
+    score: _builtins.float
+    """score by which the list was ordered."""
+    propensity: _builtins.float
+    """propensity with which the item was shown at its position; 1 where nothing was drawn."""
+    unexplained: _builtins.str
+    """unexplained says why `features` lack contributions, such as that another model serves now."""
+    @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp:
+        """request_time that the page was made for."""
+
+    @_builtins.property
+    def place(self) -> _place_pb2.Place:
+        """place that the page was asked for."""
+
+    @_builtins.property
+    def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___UtilityTerm]:
+        """terms add up to the score; empty when scoring was degraded."""
+
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceRank]:
+        """reasons are the sources that proposed the item, best rank first."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureContribution]:
+        """features that the model read, what moved the score most first; empty when scoring was degraded."""
+
+    @_builtins.property
+    def serving_info(self) -> _serving_info_pb2.ServingInfo:
+        """serving_info carries the model that scored the page and what was degraded in it."""
+
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
+        place: _place_pb2.Place | None = ...,
+        surface: _builtins.str = ...,
+        item_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+        score: _builtins.float = ...,
+        terms: _abc.Iterable[Global___UtilityTerm] | None = ...,
+        reasons: _abc.Iterable[Global___SourceRank] | None = ...,
+        propensity: _builtins.float = ...,
+        features: _abc.Iterable[Global___FeatureContribution] | None = ...,
+        unexplained: _builtins.str = ...,
+        serving_info: _serving_info_pb2.ServingInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "request_time", b"request_time", "serving_info", b"serving_info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "item_id", b"item_id", "place", b"place", "position", b"position", "propensity", b"propensity", "reasons", b"reasons", "request_time", b"request_time", "score", b"score", "serving_info", b"serving_info", "surface", b"surface", "terms", b"terms", "unexplained", b"unexplained", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class UtilityTerm(_message.Message):
+    """UtilityTerm is one summand of a score: weight times value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """name of the term, such as "click"."""
+    weight: _builtins.float
+    """weight that the surface gives it."""
+    value: _builtins.float
+    """value of the item, such as P(click)."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UtilityTerm: _TypeAlias = UtilityTerm  # noqa: Y015
+
+@_typing.final
+class FeatureContribution(_message.Message):
+    """FeatureContribution is one feature as the model read it, and what it was worth."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FEATURE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    CONTRIBUTION_FIELD_NUMBER: _builtins.int
+    feature: _builtins.str
+    """feature is "view.feature", or "context.…" for those of the request."""
+    contribution: _builtins.float
+    """contribution to the score: the score minus what it would be without this feature's value."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """values as the model read them; NaN or code 0 is no value."""
+
+    def __init__(
+        self,
+        *,
+        feature: _builtins.str = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        contribution: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contribution", b"contribution", "feature", b"feature", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeatureContribution: _TypeAlias = FeatureContribution  # noqa: Y015

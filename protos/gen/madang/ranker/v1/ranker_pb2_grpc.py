@@ -50,6 +50,11 @@ class RankerServiceStub:
                 request_serializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackRequest.SerializeToString,
                 response_deserializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/madang.ranker.v1.RankerService/Explain',
+                request_serializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class RankerServiceServicer:
@@ -84,6 +89,16 @@ class RankerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Explain tells why a page looked as it did: sources and ranks, feature values and what each
+        was worth, utility terms, propensity. Pages are kept for an hour by default. Costs about as
+        much as a Rank. Errors: DECISION_NOT_FOUND, ITEM_NOT_FOUND (it was not on the page),
+        STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RankerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -101,6 +116,11 @@ def add_RankerServiceServicer_to_server(servicer, server):
                     servicer.RecordFeedback,
                     request_deserializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackRequest.FromString,
                     response_serializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.ExplainRequest.FromString,
+                    response_serializer=madang_dot_ranker_dot_v1_dot_ranker__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -185,6 +205,33 @@ class RankerService:
             '/madang.ranker.v1.RankerService/RecordFeedback',
             madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackRequest.SerializeToString,
             madang_dot_ranker_dot_v1_dot_ranker__pb2.RecordFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madang.ranker.v1.RankerService/Explain',
+            madang_dot_ranker_dot_v1_dot_ranker__pb2.ExplainRequest.SerializeToString,
+            madang_dot_ranker_dot_v1_dot_ranker__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

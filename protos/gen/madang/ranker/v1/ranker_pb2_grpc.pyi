@@ -49,6 +49,12 @@ class RankerServiceStub:
     once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
     LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
     """
+    Explain: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ExplainRequest, _ranker_pb2.ExplainResponse]
+    """Explain tells why a page looked as it did: sources and ranks, feature values and what each
+    was worth, utility terms, propensity. Pages are kept for an hour by default. Costs about as
+    much as a Rank. Errors: DECISION_NOT_FOUND, ITEM_NOT_FOUND (it was not on the page),
+    STORE_UNAVAILABLE.
+    """
 
 @_typing.type_check_only
 class RankerServiceAsyncStub(RankerServiceStub):
@@ -70,6 +76,12 @@ class RankerServiceAsyncStub(RankerServiceStub):
     append-only file when it answers; they are applied to features, last actions and hidden items
     once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
     LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
+    """
+    Explain: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ExplainRequest, _ranker_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Explain tells why a page looked as it did: sources and ranks, feature values and what each
+    was worth, utility terms, propensity. Pages are kept for an hour by default. Costs about as
+    much as a Rank. Errors: DECISION_NOT_FOUND, ITEM_NOT_FOUND (it was not on the page),
+    STORE_UNAVAILABLE.
     """
 
 class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -107,6 +119,18 @@ class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
         append-only file when it answers; they are applied to features, last actions and hidden items
         once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
         LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
+        """
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _ranker_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ranker_pb2.ExplainResponse, _abc.Awaitable[_ranker_pb2.ExplainResponse]]:
+        """Explain tells why a page looked as it did: sources and ranks, feature values and what each
+        was worth, utility terms, propensity. Pages are kept for an hour by default. Costs about as
+        much as a Rank. Errors: DECISION_NOT_FOUND, ITEM_NOT_FOUND (it was not on the page),
+        STORE_UNAVAILABLE.
         """
 
 def add_RankerServiceServicer_to_server(servicer: RankerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

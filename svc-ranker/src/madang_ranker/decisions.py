@@ -1,0 +1,132 @@
+"""What was shown and why: kept for a while for Explain, and logged for training."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from madang.ranker.v1.decision_pb2 import Decision
+from madang_runtime.errors import MadangError
+from madang_runtime.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_GATHER, _GATHER_SECONDS = 200, 0.05
+
+
+class DecisionStore(Protocol):
+    """Keeps pages for a while. Raises MadangError STORE_UNAVAILABLE."""
+
+    def keep(self, decisions: Sequence[Decision]) -> None:
+        """Keep pages under their ids."""
+
+    def find(self, request_id: str) -> Decision | None:
+        """A page, None when it is not kept (any more)."""
+
+    def close(self) -> None:
+        """Close connections."""
+
+
+class DecisionArchive(Protocol):
+    """Logs pages for ever."""
+
+    def write(self, decisions: Sequence[Decision]) -> None:
+        """Write one part of the log, whole or not at all."""
+
+
+class DecisionLog:
+    """Takes pages off the request's path, from a thread.
+
+    A page waits at most `flush_seconds` in memory before it is archived: a crash loses as much.
+    When the store or the archive can't keep up, pages are dropped and counted, never waited for.
+
+    Args:
+        store: keeps pages for Explain.
+        archive: logs them, or None.
+        metrics: counts what was dropped.
+        flush_seconds, flush_pages: a part of the archive is written after either.
+        capacity: pages that may wait.
+    """
+
+    def __init__(
+        self,
+        store: DecisionStore,
+        archive: DecisionArchive | None,
+        metrics: Metrics,
+        *,
+        flush_seconds: float = 10.0,
+        flush_pages: int = 5000,
+        capacity: int = 20_000,
+    ) -> None:
+        self._store = store
+        self._archive = archive
+        self._metrics = metrics
+        self._flush_seconds = flush_seconds
+        self._flush_pages = flush_pages
+        self._capacity = capacity
+        self._queue: queue.SimpleQueue[Decision | None] = queue.SimpleQueue()
+        self._part: list[Decision] = []
+        self._flushed = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
+        self._thread.start()
+
+    def note(self, decision: Decision) -> None:
+        """Take a page; never blocks."""
+        if self._queue.qsize() >= self._capacity:
+            self._metrics.decisions_dropped.labels("queue").inc()
+            return
+        self._queue.put(decision)
+
+    def find(self, request_id: str) -> Decision | None:
+        """A page that is kept. Raises: MadangError STORE_UNAVAILABLE."""
+        return self._store.find(request_id)
+
+    def close(self) -> None:
+        """Write what waits."""
+        self._queue.put(None)
+        self._thread.join()
+        self._store.close()
+
+    def _run(self) -> None:
+        more = True
+        while more:
+            taken, more = self._gather()
+            if taken:
+                self._try("store", taken, self._store.keep)
+            if self._archive:
+                self._part += taken
+                age = time.monotonic() - self._flushed
+                if len(self._part) >= self._flush_pages or age >= self._flush_seconds or not more:
+                    self._try("archive", self._part, self._archive.write)
+                    self._part, self._flushed = [], time.monotonic()
+
+    def _gather(self) -> tuple[list[Decision], bool]:
+        """What has come, and whether more will."""
+        taken: list[Decision] = []
+        until = time.monotonic() + self._flush_seconds / 2
+        while len(taken) < _GATHER:
+            try:
+                decision = self._queue.get(timeout=max(until - time.monotonic(), 0.001))
+            except queue.Empty:
+                break
+            if decision is None:
+                return taken, False
+            taken.append(decision)
+            until = min(until, time.monotonic() + _GATHER_SECONDS)
+        return taken, True
+
+    def _try(
+        self,
+        what: str,
+        decisions: list[Decision],
+        act: Callable[[Sequence[Decision]], None],
+    ) -> None:
+        if not decisions:
+            return
+        try:
+            act(decisions)
+        except (MadangError, OSError) as error:
+            self._metrics.decisions_dropped.labels(what).inc(len(decisions))
+            log.warning("%d decisions are lost to the %s: %s", len(decisions), what, error)

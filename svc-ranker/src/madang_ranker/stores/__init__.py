@@ -1,0 +1,1 @@
+"""Where the ranker keeps things."""

@@ -1,0 +1,104 @@
+"""The log of decisions as Parquet: one file a part, one row an item shown.
+
+Columns: request_id, time (UTC, ms), user_id, surface, latitude, longitude, model, model_version,
+degraded (list), position (from 1), item_id, kind, score, click, order, propensity, sources (list),
+source_ranks (list, 0 for none), source_scores (list); and the model's inputs in its order (see the
+version's manifest): user_ints, user_floats, context_ints, context_floats, item_ints, item_floats
+(lists, NaN or 0 for no value).
+"""
+
+import secrets
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import fsspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from madang.ranker.v1.decision_pb2 import Decision
+
+
+class ParquetArchive:
+    """Implements `DecisionArchive` in a folder of any fsspec URL, by date."""
+
+    def __init__(self, url: str) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(url)
+
+    def write(self, decisions: Sequence[Decision]) -> None:
+        """See `DecisionArchive.write`."""
+        now = datetime.now(UTC)
+        folder = f"{self._root}/date={now:%Y-%m-%d}"
+        path = f"{folder}/{now:%H%M%S.%f}-{secrets.token_hex(4)}.parquet"
+        self._fs.makedirs(folder, exist_ok=True)
+        with self._fs.open(f"{path}.part", "wb") as file:
+            frame_of(decisions).write_parquet(file)
+        self._fs.mv(f"{path}.part", path)
+
+
+def frame_of(decisions: Sequence[Decision]) -> pl.DataFrame:
+    """One row an item shown. Pages with equally wide columns are put together at once."""
+    alike: dict[tuple[int, ...], list[Decision]] = defaultdict(list)
+    for d in decisions:
+        n = len(d.item_ids)
+        widths = (len(d.sources), len(d.item_ints) // n, len(d.item_floats) // n)
+        alike[(*widths, len(d.user_ints), len(d.user_floats))].append(d)
+    return pl.concat([_frame(group) for group in alike.values()])
+
+
+def _frame(group: list[Decision]) -> pl.DataFrame:
+    sizes = [len(d.item_ids) for d in group]
+    page = np.repeat(np.arange(len(group)), sizes)
+    rows = len(page)
+
+    def of_pages(values: list[object], dtype: pl.DataType) -> pl.Series:
+        return pl.Series(values, dtype=dtype)[page]
+
+    def vectors(field: str, dtype: str, kind: pl.DataType, n: int) -> pl.Series:
+        flat = np.frombuffer(b"".join([getattr(d, field) for d in group]), dtype)
+        matrix = flat.reshape(n, -1)
+        lists = pl.Series(matrix.tolist(), dtype=pl.List(kind)) if matrix.size else None
+        return pl.Series([[]] * n, dtype=pl.List(kind)) if lists is None else lists
+
+    def numbers(field: str, dtype: str) -> "NDArray[np.generic] | list[None]":
+        flat = np.frombuffer(b"".join([getattr(d, field) for d in group]), dtype)
+        return flat if len(flat) else [None] * rows
+
+    text, pages = pl.String(), len(group)
+    return pl.DataFrame(
+        {
+            "request_id": of_pages([d.request_id for d in group], text),
+            "time": of_pages([d.request_time.ToMilliseconds() for d in group], pl.Int64()).cast(
+                pl.Datetime("ms", "UTC")
+            ),
+            "user_id": of_pages([d.user_id for d in group], text),
+            "surface": of_pages([d.surface for d in group], text),
+            "latitude": of_pages([d.place.latitude for d in group], pl.Float64()),
+            "longitude": of_pages([d.place.longitude for d in group], pl.Float64()),
+            "model": of_pages([d.model.name for d in group], text),
+            "model_version": of_pages([d.model.version for d in group], text),
+            "degraded": of_pages(
+                [[part.component for part in d.degraded] for d in group], pl.List(text)
+            ),
+            "position": pl.Series(
+                np.concatenate([np.arange(len(d.item_ids)) + d.first_position for d in group]),
+                dtype=pl.UInt32,
+            ),
+            "item_id": [item for d in group for item in d.item_ids],
+            "kind": numbers("kinds", "u1"),
+            "score": pl.Series(numbers("scores", "<f4"), dtype=pl.Float32),
+            "click": pl.Series(numbers("clicks", "<f4"), dtype=pl.Float32),
+            "order": pl.Series(numbers("orders", "<f4"), dtype=pl.Float32),
+            "propensity": numbers("propensities", "<f4"),
+            "sources": of_pages([list(d.sources) for d in group], pl.List(text)),
+            "source_ranks": vectors("source_ranks", "<u2", pl.UInt16(), rows),
+            "source_scores": vectors("source_scores", "<f4", pl.Float32(), rows),
+            "user_ints": vectors("user_ints", "<i8", pl.Int64(), pages)[page],
+            "user_floats": vectors("user_floats", "<f4", pl.Float32(), pages)[page],
+            "context_ints": vectors("context_ints", "<i8", pl.Int64(), pages)[page],
+            "context_floats": vectors("context_floats", "<f4", pl.Float32(), pages)[page],
+            "item_ints": vectors("item_ints", "<i8", pl.Int64(), rows),
+            "item_floats": vectors("item_floats", "<f4", pl.Float32(), rows),
+        }
+    )
