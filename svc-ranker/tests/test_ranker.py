@@ -80,6 +80,12 @@ def test_reasons_list_sources_by_rank():
         ("two_tower", 7, 0.5),
     ]
     assert [r.source for r in reasons.at(1)] == ["popular"]
+    assert reasons.strength("popular").tolist() == [0, 1]
+    assert reasons.strength("two_tower").tolist() == [1, 0]
+    assert reasons.strength("reactive").tolist() == [0, 0]
+    nothing = Reasons(["reactive"], np.zeros((2, 1), np.uint16), np.zeros((2, 1), np.float32))
+    assert nothing.strength("reactive").tolist() == [0, 0]
+    assert len(Reasons.of(candidate_pb2.RetrieveResponse(sources=["a"])).strength("a")) == 0
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def fresh_items(n):
 
 
 def sources(clients, user):
-    """Which sources proposed each item of a user's feed."""
+    """Which sources proposed each item of a user's feed, in its order."""
     feed = clients.ranker.Recommend(recommend(user, page_size=100), timeout=5)
     return {item.item_id: {s.source for s in item.reasons} for item in feed.items}
 
@@ -74,6 +74,9 @@ def test_a_click_changes_the_next_feed(clients):
     clicked = list(before)[-1]
     assert send(clients, [event(clicked, user=user)]).accepted == 1
     assert wait_for(lambda: any("reactive" in s for s in sources(clients, user).values()), 5)
+    after = list(sources(clients, user))
+    assert after.index(clicked) < list(before).index(clicked) - 10, "it and its like rise"
+    assert after != list(before)
 
 
 def test_a_hidden_item_is_not_shown_again(clients):

@@ -60,12 +60,13 @@ class Explainer:
         if not decision.clicks:
             answer.unexplained = "scoring was degraded: the page is in the order of retrieval"
         else:
-            answer.terms.add(
-                name="click", weight=decision.click_weight, value=_number(decision.clicks, i)
-            )
-            answer.terms.add(
-                name="order", weight=decision.order_weight, value=_number(decision.orders, i)
-            )
+            for name, weight, values in (
+                ("click", decision.click_weight, decision.clicks),
+                ("order", decision.order_weight, decision.orders),
+                ("reactive", decision.reactive_weight, decision.reactives),
+            ):
+                if weight:
+                    answer.terms.add(name=name, weight=weight, value=_number(values, i))
             if scorer.version == decision.model:
                 with stages.stage("contributions"):
                     answer.features.extend(_contributions(scorer, decision, i))

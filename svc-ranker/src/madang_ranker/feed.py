@@ -24,6 +24,7 @@ from madang_runtime.stages import Stages
 from madang_runtime.times import given_ms, now_ms
 
 _DEFAULT_PAGE = 20
+REACTIVE = "reactive"
 
 Floats = NDArray[np.float32]
 
@@ -43,6 +44,11 @@ class Proposed:
     kinds: bytes
     order: Floats
     reasons: Reasons
+
+    @property
+    def reactive(self) -> Floats:
+        """How near each item is to the user's last actions, in [0, 1]."""
+        return self.reasons.strength(REACTIVE)
 
 
 class Feed:
@@ -97,7 +103,10 @@ class Feed:
                 inputs = ScoreRequest(user, context, items)
                 with stages.stage("score"):
                     scores = scorer.score(inputs)
-        utility = surface.utility(scores.click, scores.order) if scores else proposed.order
+        utility = proposed.order
+        if scores:
+            utility = surface.utility(scores.click, scores.order)
+            utility += np.float32(surface.reactive_weight) * proposed.reactive
         order = np.argsort(-utility, kind="stable")
         size = request.page_size or _DEFAULT_PAGE
         shown = order[page.offset : page.offset + size]
@@ -245,6 +254,8 @@ def decision_of(
         source_scores=proposed.reasons.scores[shown].tobytes(),
         click_weight=surface.click_weight,
         order_weight=surface.order_weight,
+        reactives=_packed(proposed.reactive[shown]),
+        reactive_weight=surface.reactive_weight,
     )
     if inputs and scores:
         decision.clicks = _packed(scores.click[shown])

@@ -41,6 +41,20 @@ class Reasons:
         ranks = np.arange(1, n + 1, dtype=np.uint16)[:, None]
         return cls([FALLBACK], ranks, np.zeros((n, 1), np.float32))
 
+    def strength(self, source: str) -> NDArray[np.float32]:
+        """A source's scores, from 1 for its largest down to 0 for its least and what it did not
+        give."""
+        strength = np.zeros(len(self.ranks), np.float32)
+        if source in self.sources:
+            j = self.sources.index(source)
+            given = self.ranks[:, j] > 0
+            scores = self.scores[given, j]
+            if len(scores):
+                least = scores.min() if len(scores) > 1 else np.float32(0)
+                span = np.maximum(scores.max() - least, np.finfo(np.float32).tiny)
+                strength[given] = (scores - least) / span
+        return strength
+
     def at(self, i: int) -> list[pb.SourceRank]:
         """The reasons of one item, best rank first."""
         found = [

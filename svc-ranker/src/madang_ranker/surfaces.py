@@ -23,6 +23,7 @@ class Surface(BaseModel):
         kinds: the item kinds to retrieve, such as "SHOP".
         candidates: how many to retrieve.
         click_weight, order_weight: the utility's weights.
+        reactive_weight: of how near an item is to the user's last actions, in [0, 1].
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,6 +32,7 @@ class Surface(BaseModel):
     candidates: int = Field(300, ge=1, le=2000)
     click_weight: float = Field(1.0, ge=0)
     order_weight: float = Field(4.0, ge=0)
+    reactive_weight: float = Field(0.0, ge=0)
 
     @property
     def kind_values(self) -> "list[place_pb2.ItemKind.ValueType]":

@@ -55,6 +55,8 @@ class Decision(_message.Message):
     ITEM_FLOATS_FIELD_NUMBER: _builtins.int
     CLICK_WEIGHT_FIELD_NUMBER: _builtins.int
     ORDER_WEIGHT_FIELD_NUMBER: _builtins.int
+    REACTIVES_FIELD_NUMBER: _builtins.int
+    REACTIVE_WEIGHT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """request_id of the page."""
     user_id: _builtins.str
@@ -97,6 +99,10 @@ class Decision(_message.Message):
     """click_weight of P(click) in the score."""
     order_weight: _builtins.float
     """order_weight of P(order) in the score."""
+    reactives: _builtins.bytes
+    """reactives say how near each item is to what the user just did, float32 [n] in [0, 1]."""
+    reactive_weight: _builtins.float
+    """reactive_weight of that in the score."""
     @_builtins.property
     def place(self) -> _place_pb2.Place:
         """place it was asked for."""
@@ -149,10 +155,12 @@ class Decision(_message.Message):
         item_floats: _builtins.bytes = ...,
         click_weight: _builtins.float = ...,
         order_weight: _builtins.float = ...,
+        reactives: _builtins.bytes = ...,
+        reactive_weight: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "place", b"place", "request_time", b"request_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_weight", b"click_weight", "clicks", b"clicks", "context_floats", b"context_floats", "context_ints", b"context_ints", "degraded", b"degraded", "first_position", b"first_position", "item_floats", b"item_floats", "item_ids", b"item_ids", "item_ints", b"item_ints", "kinds", b"kinds", "model", b"model", "order_weight", b"order_weight", "orders", b"orders", "place", b"place", "propensities", b"propensities", "request_id", b"request_id", "request_time", b"request_time", "scores", b"scores", "source_ranks", b"source_ranks", "source_scores", b"source_scores", "sources", b"sources", "surface", b"surface", "user_floats", b"user_floats", "user_id", b"user_id", "user_ints", b"user_ints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_weight", b"click_weight", "clicks", b"clicks", "context_floats", b"context_floats", "context_ints", b"context_ints", "degraded", b"degraded", "first_position", b"first_position", "item_floats", b"item_floats", "item_ids", b"item_ids", "item_ints", b"item_ints", "kinds", b"kinds", "model", b"model", "order_weight", b"order_weight", "orders", b"orders", "place", b"place", "propensities", b"propensities", "reactive_weight", b"reactive_weight", "reactives", b"reactives", "request_id", b"request_id", "request_time", b"request_time", "scores", b"scores", "source_ranks", b"source_ranks", "source_scores", b"source_scores", "sources", b"sources", "surface", b"surface", "user_floats", b"user_floats", "user_id", b"user_id", "user_ints", b"user_ints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
