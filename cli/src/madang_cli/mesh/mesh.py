@@ -192,7 +192,8 @@ class LocalMesh:
         store = f"redis://{self._addresses[STORE]}"
         given |= {"featurestore": {"store_url": store}}.get(service, {"log_url": store})
         if service == "ranker":
-            given |= {"decisions_url": f"file://{self._folder}/decisions"}
+            given["decisions_url"] = f"file://{self._folder}/decisions"
+            given["decisions_flush_seconds"] = "2"
         prefix = f"MADANG_{service.upper()}_"
         environment = {f"{prefix}{key.upper()}": value for key, value in given.items()}
         # One thread a library: the processes share few cores.
