@@ -14,7 +14,7 @@ from madang_ranker.decisions import DecisionLog
 from madang_ranker.explain import Explainer
 from madang_ranker.scoring import DcnScorer, ScoreRequest
 from madang_ranker.stores.decisions import RedisDecisionStore
-from madang_ranker.stores.parquet import ParquetArchive, frame_of
+from madang_ranker.stores.parquet import ParquetArchive, decision_frame
 from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.metrics import Metrics
 from madang_runtime.models.inputs import InputRows
@@ -64,7 +64,9 @@ class Keeper:
 
 def test_pages_are_kept_at_once_and_archived_when_due(tmp_path):
     keeper, metrics = Keeper(), Metrics()
-    log = DecisionLog(keeper, ParquetArchive(f"file://{tmp_path}"), metrics, flush_seconds=0.3)
+    log = DecisionLog(
+        keeper, ParquetArchive(f"file://{tmp_path}", decision_frame), metrics, flush_seconds=0.3
+    )
     for n in range(50):
         log.note(page(f"r{n}"))
     time.sleep(0.8)
@@ -84,7 +86,9 @@ def test_what_can_not_be_kept_is_counted_and_never_waited_for(tmp_path):
     keeper.away = True
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
-    log = DecisionLog(keeper, ParquetArchive(f"file://{blocked}"), metrics, capacity=5)
+    log = DecisionLog(
+        keeper, ParquetArchive(f"file://{blocked}", decision_frame), metrics, capacity=5
+    )
     started = time.perf_counter()
     for n in range(2000):
         log.note(page(f"r{n}"))
@@ -116,7 +120,7 @@ def test_the_archive_has_one_row_an_item_with_all_inputs():
         item_ints=np.array([[1, 2], [3, 4]], "<i8").tobytes(),
         item_floats=np.array([[1.5], [2.5]], "<f4").tobytes(),
     )
-    frame = frame_of([page("r1"), scored, page("r3", n=1)])
+    frame = decision_frame([page("r1"), scored, page("r3", n=1)])
     assert frame["request_id"].sort().to_list() == ["r1"] * 3 + ["r2"] * 2 + ["r3"]
     second = frame.filter(pl.col("request_id") == "r2").row(1, named=True)
     assert second["time"].isoformat() == "2026-04-04T11:00:00+00:00"

@@ -3,11 +3,15 @@
 import threading
 from collections import Counter
 
+import polars as pl
 import pytest
 
 from madang.feature.v1 import feature_store_pb2 as f
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang_ranker.feedback import ACTIONS, GROUP, FeedbackConsumer, FeedbackIntake
+from madang_ranker.feedback_archive import GROUP as ARCHIVE
+from madang_ranker.feedback_archive import FeedbackArchiver
+from madang_ranker.stores.parquet import ParquetArchive, feedback_frame
 from madang_runtime.changelog.memory import MemoryChangeLog
 from madang_runtime.errors import Code, MadangError, invalid, reason
 from madang_runtime.metrics import Metrics
@@ -113,6 +117,34 @@ def test_impossible_times_are_refused_and_nothing_is_taken(log, seconds):
         FeedbackIntake(log).record([event("1"), event("2", event_time={"seconds": seconds})])
     assert caught.value.about["field"] == "events[1].event_time"
     assert log.behind(GROUP) == 0
+
+
+def test_feedback_is_archived_and_given_again_when_that_fails(log, tmp_path):
+    archive = ParquetArchive(f"file://{tmp_path}", feedback_frame)
+    failures = [OSError("full"), OSError("full")]
+
+    def write(events):
+        if failures:
+            raise failures.pop()
+        archive.write(events)
+
+    FeedbackIntake(log).record([event(str(n), request_id="r") for n in range(600)])
+    stop = threading.Event()
+    archiver = FeedbackArchiver(log, write, Metrics(), "a", 0.05)
+    thread = threading.Thread(target=archiver.run, args=(stop,))
+    thread.start()
+    for _ in range(500):
+        if not log.behind(ARCHIVE):
+            break
+        stop.wait(0.01)
+    stop.set()
+    thread.join()
+    assert not failures
+    found = pl.read_parquet(tmp_path / "*" / "*.parquet")
+    assert found["event_id"].n_unique() == 600
+    row = found.row(0, named=True)
+    assert (row["type"], row["item_id"], row["request_id"]) == ("CLICK", "i", "r")
+    assert abs(row["time"].timestamp() * 1000 - now_ms()) < 60_000
 
 
 def test_an_outage_is_waited_out(log, store, consume):

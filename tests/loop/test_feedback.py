@@ -6,9 +6,11 @@ import time
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
+import polars as pl
 import pytest
 from calls import Clients, recommend, refused, serve
 
@@ -183,6 +185,12 @@ def test_nothing_accepted_is_lost_or_counted_twice(own_mesh, own_clients, tmp_pa
     sent = one.sent + two.sent
     assert sum(sent.values()) > 1000
     assert counts(own_clients, items) == [sent[item] for item in items]
+    files = Path(own_mesh.info.folder) / "feedback" / "*" / "*.parquet"
+
+    def archived() -> Counter[str]:
+        return Counter(pl.read_parquet(files).unique("event_id")["item_id"].to_list())
+
+    assert wait_for(lambda: archived() == sent, 30)
 
 
 def _swap(command, log):

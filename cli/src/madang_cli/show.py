@@ -150,14 +150,14 @@ def print_moves(
     console: Console,
     most: int = 5,
 ) -> list[str]:
-    """The items that rose most between two pages; returns their ids."""
+    """The best of the items that rose between two pages; returns their ids."""
     ranks = {item.item_id: rank for rank, item in enumerate(before.items, 1)}
     absent = len(before.items) + 1
     rises = [
         (ranks.get(item.item_id, absent) - rank, rank, item)
         for rank, item in enumerate(after.items, 1)
     ]
-    rises = sorted((r for r in rises if r[0] > 0), key=lambda r: (-r[0], r[1]))[:most]
+    rises = [rise for rise in rises if rise[0] > 1][:most]  # one is the hidden item's place
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("was", justify="right")
     table.add_column("is", justify="right")

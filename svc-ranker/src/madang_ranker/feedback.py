@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 LOG, GROUP = "feedback", "features"
 _FUTURE_MS = 300_000
-_BATCH = 500
+BATCH = 500
 _RETRY_SECONDS = 0.2
 _TRIM_SECONDS = 10.0
 
@@ -92,7 +92,7 @@ class FeedbackConsumer:
         housekeeping = threading.Thread(target=self._keep_house, args=(stop,), daemon=True)
         housekeeping.start()
         while not stop.is_set():
-            entries = self._patiently(stop, lambda: self._log.take(GROUP, self._name, _BATCH, 1.0))
+            entries = patiently(stop, lambda: self._log.take(GROUP, self._name, BATCH, 1.0))
             if entries:
                 self._apply(stop, entries)
 
@@ -104,7 +104,7 @@ class FeedbackConsumer:
             return entries
 
         try:
-            applied = self._patiently(stop, call)
+            applied = patiently(stop, call)
         except MadangError as error:
             self._refused(stop, entries, error)
         else:
@@ -117,23 +117,11 @@ class FeedbackConsumer:
                 self._apply(stop, [entry])
             return
         log.error("feedback %s is set aside: %s", entries[0].position, error.message)
-        self._patiently(stop, lambda: self._set_aside(entries[0]))
+        patiently(stop, lambda: self._set_aside(entries[0]))
 
     def _set_aside(self, entry: Entry) -> list[Entry]:
         self._rejected.append([(entry.position, entry.payload)])
         self._log.done(GROUP, [entry.position])
-        return []
-
-    def _patiently(self, stop: threading.Event, call: Callable[[], list[Entry]]) -> list[Entry]:
-        """Repeat a call while what it needs is away. Raises: MadangError that no waiting mends."""
-        while not stop.is_set():
-            try:
-                return call()
-            except MadangError as error:
-                if error.code not in DEGRADABLE:
-                    raise
-                log.warning("feedback waits: %s", error.message)
-                stop.wait(error.retry_after or _RETRY_SECONDS)
         return []
 
     def _keep_house(self, stop: threading.Event) -> None:
@@ -154,3 +142,20 @@ def _action(entry: Entry) -> feature_store_pb2.Action:
         item_id=event.item_id,
         event_time=event.event_time,
     )
+
+
+def patiently(stop: threading.Event, call: Callable[[], list[Entry]]) -> list[Entry]:
+    """Repeat a call while what it needs is away; nothing once `stop` is set.
+
+    Raises:
+        MadangError: one that no waiting mends.
+    """
+    while not stop.is_set():
+        try:
+            return call()
+        except MadangError as error:
+            if error.code not in DEGRADABLE:
+                raise
+            log.warning("feedback waits: %s", error.message)
+            stop.wait(error.retry_after or _RETRY_SECONDS)
+    return []

@@ -24,9 +24,15 @@ class FeedbackSettings(ServiceSettings):
         "append-only file every second and not always.",
     )
 
-    def open_log(self, name: str) -> ChangeLog:
+    def open_log(self, name: str, abandoned_after: float = 5.0) -> ChangeLog:
         """A log of these settings."""
-        return RedisChangeLog(self.log_url, name, self.log_timeout_seconds, synced=self.log_synced)
+        return RedisChangeLog(
+            self.log_url,
+            name,
+            self.log_timeout_seconds,
+            synced=self.log_synced,
+            abandoned_after=abandoned_after,
+        )
 
 
 class RankerSettings(FeedbackSettings):

@@ -11,7 +11,7 @@ from madang_ranker.scoring import DcnScorer
 from madang_ranker.servicer import RankerServicer
 from madang_ranker.settings import RankerSettings
 from madang_ranker.stores.decisions import RedisDecisionStore
-from madang_ranker.stores.parquet import ParquetArchive
+from madang_ranker.stores.parquet import ParquetArchive, decision_frame
 from madang_ranker.surfaces import load_surfaces
 from madang_runtime.clients import Remote, open_channel
 from madang_runtime.models.hot import HotModel
@@ -46,7 +46,8 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
     kept = RedisDecisionStore(
         settings.log_url, settings.log_timeout_seconds, settings.explain_seconds
     )
-    archive = ParquetArchive(settings.decisions_url) if settings.decisions_url else None
+    url = settings.decisions_url
+    archive = ParquetArchive(url, decision_frame) if url else None
     decisions = DecisionLog(
         kept, archive, host.metrics, flush_seconds=settings.decisions_flush_seconds
     )

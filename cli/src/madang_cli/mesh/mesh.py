@@ -191,6 +191,9 @@ class LocalMesh:
         }
         store = f"redis://{self._addresses[STORE]}"
         given |= {"featurestore": {"store_url": store}}.get(service, {"log_url": store})
+        if service == CONSUMER:
+            given["archive_url"] = f"file://{self._folder}/feedback"
+            given["archive_flush_seconds"] = "2"
         if service == "ranker":
             given["decisions_url"] = f"file://{self._folder}/decisions"
             given["decisions_flush_seconds"] = "2"

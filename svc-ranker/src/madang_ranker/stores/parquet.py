@@ -1,16 +1,20 @@
-"""The log of decisions as Parquet: one file a part, one row an item shown.
+"""The logs of decisions and feedback as Parquet, a file a part.
 
-Columns: request_id, time (UTC, ms), user_id, surface, latitude, longitude, model, model_version,
-degraded (list), position (from 1), item_id, kind, score, click, order, propensity, sources (list),
-source_ranks (list, 0 for none), source_scores (list); and the model's inputs in its order (see the
-version's manifest): user_ints, user_floats, context_ints, context_floats, item_ints, item_floats
-(lists, NaN or 0 for no value).
+Decisions have one row an item shown: request_id, time (UTC, ms), user_id, surface, latitude,
+longitude, model, model_version, degraded (list), position (from 1), item_id, kind, score, click,
+order, propensity, sources (list), source_ranks (list, 0 for none), source_scores (list); and the
+model's inputs in its order (see the version's manifest): user_ints, user_floats, context_ints,
+context_floats, item_ints, item_floats (lists, NaN or 0 for no value).
+
+Feedback has one row an event: event_id, type, user_id, item_id, request_id, time (UTC, ms). A crash
+between writing a part and finishing its entries writes them again: take unique event_ids.
 """
 
 import secrets
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Generic, TypeVar
 
 import fsspec
 import numpy as np
@@ -18,26 +22,51 @@ import polars as pl
 from numpy.typing import NDArray
 
 from madang.ranker.v1.decision_pb2 import Decision
+from madang.ranker.v1.ranker_pb2 import FeedbackEvent, FeedbackType
+
+Row = TypeVar("Row")
 
 
-class ParquetArchive:
-    """Implements `DecisionArchive` in a folder of any fsspec URL, by date."""
+class ParquetArchive(Generic[Row]):
+    """A folder of any fsspec URL, by date.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: the folder.
+        frame: makes the rows of a part.
+    """
+
+    def __init__(self, url: str, frame: Callable[[Sequence[Row]], pl.DataFrame]) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(url)
+        self._frame = frame
 
-    def write(self, decisions: Sequence[Decision]) -> None:
-        """See `DecisionArchive.write`."""
+    def write(self, rows: Sequence[Row]) -> None:
+        """Write one part, whole or not at all. Raises: OSError."""
         now = datetime.now(UTC)
         folder = f"{self._root}/date={now:%Y-%m-%d}"
         path = f"{folder}/{now:%H%M%S.%f}-{secrets.token_hex(4)}.parquet"
         self._fs.makedirs(folder, exist_ok=True)
         with self._fs.open(f"{path}.part", "wb") as file:
-            frame_of(decisions).write_parquet(file)
+            self._frame(rows).write_parquet(file)
         self._fs.mv(f"{path}.part", path)
 
 
-def frame_of(decisions: Sequence[Decision]) -> pl.DataFrame:
+def feedback_frame(events: Sequence[FeedbackEvent]) -> pl.DataFrame:
+    """One row an event."""
+    types = [FeedbackType.Name(e.type).removeprefix("FEEDBACK_TYPE_") for e in events]
+    times = pl.Series([e.event_time.ToMilliseconds() for e in events], dtype=pl.Int64)
+    return pl.DataFrame(
+        {
+            "event_id": [e.event_id for e in events],
+            "type": types,
+            "user_id": [e.user_id for e in events],
+            "item_id": [e.item_id for e in events],
+            "request_id": [e.request_id for e in events],
+            "time": times.cast(pl.Datetime("ms", "UTC")),
+        }
+    )
+
+
+def decision_frame(decisions: Sequence[Decision]) -> pl.DataFrame:
     """One row an item shown. Pages with equally wide columns are put together at once."""
     alike: dict[tuple[int, ...], list[Decision]] = defaultdict(list)
     for d in decisions:
