@@ -18,10 +18,11 @@ from madang_cli.mesh.mesh import LocalMesh, MeshInfo, find, healthy
 from madang_cli.mesh.processes import ProcessFailedError
 from madang_cli.reflect import CallError, find_rpc
 from madang_cli.reflect import call as call_rpc
-from madang_cli.show import Catalogue, print_data, print_quality, print_why, steps
+from madang_cli.show import Catalogue, print_data, print_off_policy, print_quality, print_why, steps
 from madang_cli.workspace import Workspace, load, open_source
 from madang_pipelines.publish import publish
 from madang_pipelines.sources.checkins import MissingFilesError
+from madang_pipelines.sources.open_bandit import load_campaigns
 from madang_pipelines.training import Recipe
 from madang_runtime.clients import from_rpc_error
 
@@ -177,6 +178,14 @@ def why(
         except grpc.RpcError as error:
             _refused(error)
     print_why(answer, Catalogue(home / "data"), console)
+
+
+@app.command(name="ope")
+def off_policy(
+    data: Annotated[Path, typer.Option(help="Folder of logs as the Open Bandit Dataset has them.")],
+) -> None:
+    """Estimate what one policy would have earned from the log of another: IPS, SNIPS, DR."""
+    print_off_policy(load_campaigns(data), console)
 
 
 def _refused(error: grpc.RpcError) -> NoReturn:

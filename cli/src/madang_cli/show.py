@@ -21,7 +21,9 @@ from rich.text import Text
 
 from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2
+from madang_pipelines import ope
 from madang_pipelines.evaluation import Result
+from madang_pipelines.sources.open_bandit import Campaign
 from madang_pipelines.tables import Tables
 
 _MARKS = {place_pb2.ITEM_KIND_AD: "[yellow]ad[/] "}
@@ -207,3 +209,37 @@ def _value(feature: ranker_pb2.FeatureContribution, catalogue: Catalogue) -> str
         return ", ".join(names[:2]) + (" …" if len(names) > 2 else "") or "none"
     values = ", ".join(f"{value:.4g}" for value in feature.values[:5])
     return values + (" …" if len(feature.values) > 5 else "")
+
+
+def print_off_policy(campaigns: list[Campaign], console: Console) -> None:
+    """What each policy would have earned by the other's log, beside what it did earn."""
+    title = "Clicks per 1,000 shown, 95 % intervals"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in ("campaign", "policy", "by log of"):
+        table.add_column(column)
+    for column in ("clicks", "rows", "seen", "IPS", "SNIPS", "DR"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for campaign in campaigns:
+        for q in campaign.quality:
+            if q.rows:
+                console.print(f"  {q.source}: {len(q.rows):,} rows set aside, {q.reasons()}")
+        for policy, other in (("bts", "random"), ("random", "bts")):
+            log = campaign.logs[other]
+            found = ope.evaluate(log, campaign.policies[policy])
+            seen = ope.on_policy(campaign.logs[policy])
+            table.add_row(
+                campaign.name,
+                policy,
+                other,
+                f"{log.reward.sum():.0f}",
+                f"{found.effective_rows:,.0f}",
+                *(
+                    f"{e.value * 1000:.1f}±{e.half * 1000:.1f}"
+                    for e in (seen, *found.estimates.values())
+                ),
+            )
+    console.print(table)
+    console.print(
+        "rows: how many of the policy's own rows the log is worth. "
+        "An interval from few clicks is itself rough."
+    )
