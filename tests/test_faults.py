@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -82,6 +83,28 @@ def test_answers_degrade_by_name_and_recover_by_themselves(own_mesh, own_clients
         assert loop.until(), loop.last
     assert not loop.errors
     assert loop.shortest == 10, "a full page at all times"
+
+
+def test_quality_is_shed_before_calls_are_refused(own_mesh, own_clients):
+    """Forty callers at eight threads: pages stay full, of fewer candidates."""
+    answers, errors = [], []
+
+    def call(_):
+        with grpc.insecure_channel(own_mesh.info.gateway) as channel:
+            ranker = Clients(channel).ranker
+            for _ in range(12):
+                try:
+                    answers.append(ranker.Recommend(recommend(page_size=10), timeout=5))
+                except grpc.RpcError as error:
+                    errors.append(error)
+
+    with ThreadPoolExecutor(40) as pool:
+        list(pool.map(call, range(40)))
+    assert {e.code() for e in errors} <= {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    shed = [a for a in answers if "ranker" in degraded(a)]
+    assert len(shed) > len(errors)
+    assert {len(a.items) for a in answers} == {10}
+    assert degraded(own_clients.ranker.Recommend(recommend(), timeout=5)) == set()
 
 
 def test_what_was_written_survives_the_store(own_mesh, own_clients):

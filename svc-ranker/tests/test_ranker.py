@@ -5,12 +5,14 @@ import base64
 import h3
 import numpy as np
 import pytest
+from opentelemetry import trace
 from pydantic import ValidationError
 
 from madang.candidate.v1 import candidate_pb2
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang_pipelines.training import RANKER
 from madang_ranker.fallback import Fallback, pack_fallback
+from madang_ranker.feed import candidates_under
 from madang_ranker.paging import Page, next_token, parse_page
 from madang_ranker.reasons import Reasons
 from madang_ranker.scoring import DcnScorer, ScoreRequest, batch_tensors
@@ -18,6 +20,7 @@ from madang_ranker.surfaces import find_surface, load_surfaces
 from madang_runtime.errors import MadangError, reason
 from madang_runtime.metrics import Metrics
 from madang_runtime.models.inputs import InputRows
+from madang_runtime.stages import Stages
 
 
 def request(**fields):
@@ -86,6 +89,19 @@ def test_reasons_list_sources_by_rank():
     nothing = Reasons(["reactive"], np.zeros((2, 1), np.uint16), np.zeros((2, 1), np.float32))
     assert nothing.strength("reactive").tolist() == [0, 0]
     assert len(Reasons.of(candidate_pb2.RetrieveResponse(sources=["a"])).strength("a")) == 0
+
+
+@pytest.mark.parametrize(
+    ("pressure", "offset", "kept"),
+    [(0.0, 0, 300), (0.09, 0, 300), (0.5, 0, 150), (0.9, 0, 50), (2.0, 0, 50), (2.0, 90, 110)],
+)
+def test_quality_is_shed_by_pressure_but_no_page_is_cut(pressure, offset, kept):
+    stages = Stages(trace.get_tracer("t"), Metrics())
+    surface = load_surfaces(None)["home"]
+    found = candidates_under(pressure, Page(offset, 0), request(), surface, stages)
+    assert found == kept
+    named = [(d.component, d.cause) for d in stages.serving_info().degraded]
+    assert named == ([("ranker", "RESOURCE_EXHAUSTED")] if kept < 300 else [])
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ class AdmissionPool(ThreadPoolExecutor):
     def __init__(self, threads: int, max_waiting: int, max_queue_seconds: float) -> None:
         super().__init__(threads, thread_name_prefix="rpc")
         self._max_waiting = max_waiting
-        self._max_queue_seconds = max_queue_seconds
+        self.max_queue_seconds = max_queue_seconds
         self._local = threading.local()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -42,7 +42,7 @@ class AdmissionPool(ThreadPoolExecutor):
         """
         waited: float = getattr(self._local, "waited", 0.0)
         waiting = self._work_queue.qsize()
-        if waited > self._max_queue_seconds or waiting > self._max_waiting:
+        if waited > self.max_queue_seconds or waiting > self._max_waiting:
             raise MadangError(
                 Code.RESOURCE_EXHAUSTED,
                 reason.ERROR_REASON_OVERLOADED,

@@ -151,8 +151,9 @@ def _around(
         token = otel_context.attach(trace.set_span_in_context(span, parent_context))
         scope_token = None
         try:
-            around.metrics.waited.observe(pool.admit())
-            scope = _scope(context, around.deadline_cap)
+            waited = pool.admit()
+            around.metrics.waited.observe(waited)
+            scope = _scope(context, around.deadline_cap, waited / pool.max_queue_seconds)
             scope_token = SCOPE.set(scope)
             response = handler(request, context)
             ok_seconds.observe(time.perf_counter() - started)
@@ -181,14 +182,15 @@ def _around(
     return call
 
 
-def _scope(context: grpc.ServicerContext, cap: float) -> CallScope:
+def _scope(context: grpc.ServicerContext, cap: float, pressure: float) -> CallScope:
     remaining = context.time_remaining()
     left = cap if remaining is None else min(remaining, cap)
     if left <= 0 or not context.is_active():
         raise deadline_exceeded("the deadline passed before the work began")
     user = next((v for k, v in context.invocation_metadata() if k == USER_HEADER), "")
     # Only ASCII may be sent on.
-    return CallScope(time.monotonic() + left, context.is_active, quote(user, safe=_PRINTABLE))
+    user = quote(user, safe=_PRINTABLE)
+    return CallScope(time.monotonic() + left, context.is_active, user, pressure)
 
 
 def _failed(metrics: Metrics, method: str, span: trace.Span, code: Code, started: float) -> None:

@@ -20,11 +20,14 @@ class CallScope:
         deadline: on the clock of `time.monotonic`, in seconds.
         is_active: False once the caller has left.
         user: the caller's `x-madang-user`, by which canaries are sticky; passed on.
+        pressure: from 0, the call did not wait, to 1, it waited as long as a call may: quality can
+            be shed by it before calls are refused.
     """
 
     deadline: float = float("inf")
     is_active: Callable[[], bool] = field(default=_always)
     user: str = ""
+    pressure: float = 0.0
 
     @property
     def remaining(self) -> float:

@@ -18,13 +18,16 @@ from madang_ranker.paging import Page, next_token, parse_page
 from madang_ranker.reasons import Reasons
 from madang_ranker.scoring import DcnScorer, ScoreRequest, Scores
 from madang_ranker.surfaces import DEFAULT, Surface, find_surface
-from madang_runtime.errors import DEGRADABLE, MadangError
+from madang_runtime.errors import DEGRADABLE, Code, MadangError, reason
 from madang_runtime.models.inputs import InputRows
+from madang_runtime.scope import SCOPE
 from madang_runtime.stages import Stages
 from madang_runtime.times import given_ms, now_ms
 
 _DEFAULT_PAGE = 20
 REACTIVE = "reactive"
+# Pressure under which nothing is shed, and the fewest candidates to which it is.
+_CALM, _FEWEST = 0.1, 50
 
 Floats = NDArray[np.float32]
 
@@ -138,7 +141,7 @@ class Feed:
             user_id=request.user_id,
             place=request.place,
             request_time=request_time,
-            limit=surface.candidates,
+            limit=candidates_under(SCOPE.get().pressure, page, request, surface, stages),
             kinds=surface.kind_values,
             exclude_item_ids=request.exclude_item_ids,
             freshness_token=request.freshness_token,
@@ -226,6 +229,23 @@ class Feed:
         )
         token = answer.serving_info.freshness_token
         return scorer.user_inputs.pack(answer.rows[0], 1), items, token
+
+
+def candidates_under(
+    pressure: float, page: Page, request: pb.RecommendRequest, surface: Surface, stages: Stages
+) -> int:
+    """How many candidates to rank: fewer under pressure, so that calls need not be refused, but
+    enough for the page that is asked for."""
+    if pressure < _CALM:
+        return surface.candidates
+    least = max(_FEWEST, page.offset + (request.page_size or _DEFAULT_PAGE))
+    kept = min(surface.candidates, max(least, round(surface.candidates * (1 - pressure))))
+    if kept < surface.candidates:
+        busy = MadangError(
+            Code.RESOURCE_EXHAUSTED, reason.ERROR_REASON_OVERLOADED, "calls wait for a thread"
+        )
+        stages.degrade("ranker", busy, f"{kept} of {surface.candidates} candidates are ranked")
+    return kept
 
 
 def decision_of(
