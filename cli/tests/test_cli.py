@@ -58,7 +58,8 @@ def test_up_prints_endpoints_and_others_find_them(up):
         assert address in printed
     code, shown = madang("status", "--home", str(workspace.home), "--name", "cli")
     assert code == 0
-    assert shown.count("serving") == len(SERVICES)
+    assert shown.count("serving") == len(SERVICES) + 1
+    assert "consumer" in shown
     assert "live" in shown
 
 
@@ -74,6 +75,13 @@ def test_call_and_trace(up):
     assert code == 0
     for part in ("gateway", "ranker", "candidate", "featurestore", "store read", "━"):
         assert part in shown
+    code, shown = madang("why", feed["requestId"], feed["items"][1]["itemId"], *where)
+    assert code == 0, shown
+    for part in ("was #2 for u00003", "× click", "× order", "found by", "nothing was drawn"):
+        assert part in shown
+    code, shown = madang("why", "none", *where)
+    assert code == 1
+    assert "DECISION_NOT_FOUND" in shown
     code, shown = madang("call", "featurestore.GetFeatureView", '{"name": "none"}', *where)
     assert code == 1
     assert "NOT_FOUND FEATURE_VIEW_NOT_FOUND" in shown
@@ -93,7 +101,7 @@ def test_ctrl_c_stops_everything(up):
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
     ).stdout.split()
-    assert len(children) == 2 + len(SERVICES)
+    assert len(children) == 3 + len(SERVICES)  # and the store, the gateway, the consumer
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     assert find(workspace.home, "cli") is None
@@ -224,3 +232,18 @@ def test_a_waterfall_is_a_tree_in_time_order(tmp_path):
     lines = console.export_text().splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["gateway", "ranker", "candidate", "ranker"]
     assert "9.00" in lines[2]
+
+
+def test_off_policy_estimates_are_printed(tmp_path):
+    header = ",timestamp,item_id,position,click,propensity_score"
+    for policy in ("random", "bts"):
+        (tmp_path / policy / "all").mkdir(parents=True)
+        rows = [f"{n},t,{n % 2},1,{int(n % 10 == 0)},0.5" for n in range(100)]
+        (tmp_path / policy / "all" / "all.csv").write_text("\n".join([header, *rows, "x"]))
+    code, shown = madang("ope", "--data", str(tmp_path))
+    assert code == 0, shown
+    assert shown.count("100.0±59.") == 6, "seen, IPS and SNIPS: both policies are the same"
+    assert "1 rows set aside" in shown
+    code, shown = madang("ope", "--data", str(tmp_path / "bts"))
+    assert code == 1
+    assert "random and bts" in shown

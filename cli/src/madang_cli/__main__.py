@@ -121,7 +121,7 @@ def status(home: Home = _HOME, name: Name = "default") -> None:
     """Show which parts of a running mesh are healthy."""
     info = _running(home, name)
     table = Table("part", "address", "health", title=f"mesh {name}, process {info.pid}")
-    for service, address in info.services.items():
+    for service, address in (*info.services.items(), ("consumer", info.consumer)):
         state = "[green]serving" if healthy(address) else "[red]not serving"
         table.add_row(service, address, state)
     try:

@@ -39,6 +39,7 @@ class MeshInfo:
         gateway: host:port of the gateway.
         admin: host:port of Envoy's admin page.
         services: host:port of each service, for direct calls.
+        consumer: host:port of the feedback consumer's health.
         store: host:port of Valkey.
         traces: the file of OTLP JSON lines.
         folder: logs and state.
@@ -50,6 +51,7 @@ class MeshInfo:
     gateway: str
     admin: str
     services: dict[str, str]
+    consumer: str
     store: str
     traces: str
     folder: str
@@ -102,6 +104,7 @@ class LocalMesh:
             gateway=self._gateway,
             admin=self._addresses["admin"],
             services={s: self._addresses[s] for s in SERVICES},
+            consumer=self._addresses[CONSUMER],
             store=self._addresses[STORE],
             traces=str(self._folder / "traces.jsonl"),
             folder=str(self._folder),
