@@ -246,4 +246,4 @@ def test_off_policy_estimates_are_printed(tmp_path):
     assert "1 rows set aside" in shown
     code, shown = madang("ope", "--data", str(tmp_path / "bts"))
     assert code == 1
-    assert "random and bts" in shown
+    assert "no folder at or below" in shown
