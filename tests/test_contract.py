@@ -12,6 +12,7 @@ from madang.candidate.v1 import candidate_pb2 as c
 from madang.common.v1 import tensor_pb2 as t
 from madang.feature.v1 import feature_store_pb2 as f
 from madang.ranker.v1 import ranker_pb2 as r
+from madang_cli.mesh.mesh import wait_for
 from madang_pipelines.training import RANKER
 from madang_runtime.columns import block
 
@@ -333,8 +334,16 @@ def test_a_page_is_explained(clients):
     third = feed.items[2]
     rpc = clients.ranker.Explain
 
-    time.sleep(0.5)  # it is kept off the request's path
-    answer = rpc(r.ExplainRequest(request_id=feed.request_id, item_id=third.item_id), timeout=5)
+    request = r.ExplainRequest(request_id=feed.request_id, item_id=third.item_id)
+
+    def kept():  # off the request's path
+        try:
+            return bool(rpc(request, timeout=5))
+        except grpc.RpcError:
+            return False
+
+    assert wait_for(kept)
+    answer = rpc(request, timeout=5)
     assert (answer.position, answer.item_id) == (3, third.item_id)
     assert answer.reasons == third.reasons
     assert sum(t.weight * t.value for t in answer.terms) == pytest.approx(third.score, abs=1e-5)
@@ -370,6 +379,8 @@ def test_rank_takes_features_from_the_caller(clients):
     alone = clients.ranker.Rank(without_store, timeout=5)
     assert alone.scores == own.scores
     assert [s.name for s in alone.serving_info.stages] == ["score"]
+    half = clients.ranker.Rank(rank(ids, user_features=user_blocks), timeout=5)
+    assert half.scores == own.scores
     looked_up = clients.ranker.Rank(rank(ids), timeout=5)
     assert own.item_ids == looked_up.item_ids
     assert np.frombuffer(own.scores, "<f4") == pytest.approx(

@@ -5,6 +5,7 @@ import time
 import uuid
 
 import pytest
+import redis
 
 from madang_runtime.changelog.memory import MemoryChangeLog
 from madang_runtime.changelog.redis import RedisChangeLog
@@ -130,10 +131,42 @@ def test_concurrent_appends_lose_nothing(log):
     assert (found.count(b"x"), found.count(b"s")) == (120, 30)
 
 
-def test_synced_appends_are_on_disk(valkey):
-    log = RedisChangeLog(valkey, uuid.uuid4().hex, 2.0, synced=True)
+def test_synced_appends_need_a_server_that_can_sync(valkey):
+    log, server = RedisChangeLog(valkey, "synced", 2.0, synced=True), redis.Redis.from_url(valkey)
+    assert log.append([("1", b"x")]) == [True]
+    server.config_set("appendonly", "no")
+    with pytest.raises(MadangError) as caught:
+        log.append([("2", b"y")])
+    assert caught.value.reason == reason.ERROR_REASON_STORE_UNAVAILABLE
+    server.config_set("appendonly", "yes")
+    log.close()
+
+
+def test_a_server_that_refuses_writes_is_away(valkey):
+    log, server = RedisChangeLog(valkey, "refused", 2.0), redis.Redis.from_url(valkey)
+    server.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(MadangError) as caught:
+            log.append([("1", b"x")])
+    finally:
+        server.config_set("maxmemory", 0)
+    assert caught.value.reason == reason.ERROR_REASON_STORE_UNAVAILABLE
     assert log.append([("1", b"x")]) == [True]
     log.close()
+
+
+def test_a_forgotten_group_keeps_nothing(make):
+    log = make(max_entries=3)
+    take(log, group="orphan", wait=0.01)
+    log.append([(str(n), b"x") for n in range(3)])
+    log.done("g", [e.position for e in take(log)])
+    log.trim()
+    with pytest.raises(MadangError):
+        log.append([("new", b"x")])
+    log.forget("orphan")
+    log.forget("never there")
+    log.trim()
+    assert log.append([("new", b"x")]) == [True]
 
 
 def test_a_dead_server_is_unavailable():

@@ -84,6 +84,7 @@ def test_hidden_items_are_kept_for_a_month_and_so_many(store):
         hide = Event(f"e{n}", "u", now + n, b"", {}, f"i{n}")
         store.record([hide, hide])
     store.record([Event("old", "v", now - HIDDEN_TTL_MS - 1, b"", {}, "i")])
+    store.record([Event("late", "u", now - HIDDEN_TTL_MS - 1, b"", {}, "i9")])
     hidden, others, nobody = store.read([], ["u", "v", "w"]).hidden
     assert {i.decode() for i in hidden} == {f"i{n}" for n in range(5, KEEP_HIDDEN + 5)}
     assert others == nobody == []

@@ -8,8 +8,7 @@ import pytest
 
 from madang.feature.v1 import feature_store_pb2 as f
 from madang.ranker.v1 import ranker_pb2 as pb
-from madang_ranker.feedback import ACTIONS, GROUP, FeedbackConsumer, FeedbackIntake
-from madang_ranker.feedback_archive import GROUP as ARCHIVE
+from madang_ranker.feedback import ACTIONS, ARCHIVE_GROUP, GROUP, FeedbackConsumer, FeedbackIntake
 from madang_ranker.feedback_archive import FeedbackArchiver
 from madang_ranker.stores.parquet import ParquetArchive, feedback_frame
 from madang_runtime.changelog.memory import MemoryChangeLog
@@ -134,7 +133,7 @@ def test_feedback_is_archived_and_given_again_when_that_fails(log, tmp_path):
     thread = threading.Thread(target=archiver.run, args=(stop,))
     thread.start()
     for _ in range(500):
-        if not log.behind(ARCHIVE):
+        if not log.behind(ARCHIVE_GROUP):
             break
         stop.wait(0.01)
     stop.set()
@@ -152,6 +151,22 @@ def test_an_outage_is_waited_out(log, store, consume):
     store.failures = [UNAVAILABLE] * 5
     consume()
     assert store.times == {str(n): 1 for n in range(10)}
+
+
+def test_a_bug_of_the_store_loses_nothing(log, rejected, store, consume):
+    FeedbackIntake(log).record([event(str(n)) for n in range(3)])
+    bug = MadangError(Code.INTERNAL, reason.ERROR_REASON_INTERNAL, "bug", retry_after=0.01)
+    store.failures = [bug] * 3
+    consume()
+    assert set(store.actions) == {"0", "1", "2"}
+    assert not rejected.take("people", "me", 10, 0.01)
+
+
+def test_a_type_of_a_later_version_is_set_aside(log, rejected, store, consume):
+    FeedbackIntake(log).record([event("1"), event("2", 77), event("3")])
+    consume()
+    assert set(store.actions) == {"1", "3"}
+    assert len(rejected.take("people", "me", 10, 0.1)) == 1
 
 
 def test_what_the_store_refuses_is_set_aside_and_the_rest_is_applied(log, rejected, store, consume):

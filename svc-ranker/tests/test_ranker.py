@@ -34,16 +34,16 @@ def refused(call) -> int:
 
 
 def test_a_page_token_continues_its_own_request_at_its_time():
-    token = next_token(request(page_size=5), Page(5, 1234))
-    assert parse_page(request(page_size=7, page_token=token), 99) == Page(5, 1234)
+    token = next_token(request(page_size=5), Page(5, 1234, 150))
+    assert parse_page(request(page_size=7, page_token=token), 99) == Page(5, 1234, 150)
     assert parse_page(request(), 99) == Page(0, 99)
     for other in (request(page_token=token, surface="ads"), request(page_token=token + "x")):
         assert refused(lambda o=other: parse_page(o, 0)) == reason.ERROR_REASON_PAGE_TOKEN_INVALID
 
 
-@pytest.mark.parametrize("text", ["", "a.b.c", "1.2", "-5.0.{}", "1e9.0.{}"])
+@pytest.mark.parametrize("text", ["", "a.b.c.d", "1.2", "-5.0.0.{}", "1e9.0.0.{}", "5.0.9.{}"])
 def test_made_up_page_tokens_are_refused(text):
-    digest = base64.urlsafe_b64decode(next_token(request(), Page(1, 1))).decode().split(".")[2]
+    digest = base64.urlsafe_b64decode(next_token(request(), Page(1, 1))).decode().split(".")[3]
     token = base64.urlsafe_b64encode(text.format(digest).encode()).decode() or "!"
     assert refused(lambda: parse_page(request(page_token=token), 0)) == (
         reason.ERROR_REASON_PAGE_TOKEN_INVALID
@@ -92,13 +92,13 @@ def test_reasons_list_sources_by_rank():
 
 
 @pytest.mark.parametrize(
-    ("pressure", "offset", "kept"),
-    [(0.0, 0, 300), (0.09, 0, 300), (0.5, 0, 150), (0.9, 0, 50), (2.0, 0, 50), (2.0, 90, 110)],
+    ("pressure", "size", "kept"),
+    [(0.0, 20, 300), (0.09, 20, 300), (0.5, 20, 150), (0.9, 20, 50), (2.0, 20, 50), (2.0, 90, 91)],
 )
-def test_quality_is_shed_by_pressure_but_no_page_is_cut(pressure, offset, kept):
+def test_quality_is_shed_by_pressure_but_no_page_is_cut(pressure, size, kept):
     stages = Stages(trace.get_tracer("t"), Metrics())
     surface = load_surfaces(None)["home"]
-    found = candidates_under(pressure, Page(offset, 0), request(), surface, stages)
+    found = candidates_under(pressure, size, surface, stages)
     assert found == kept
     named = [(d.component, d.cause) for d in stages.serving_info().degraded]
     assert named == ([("ranker", "RESOURCE_EXHAUSTED")] if kept < 300 else [])

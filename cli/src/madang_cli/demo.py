@@ -122,7 +122,7 @@ def _loop(
     )
     rose = print_moves(before, after, catalogue, console)
     explain = ranker_pb2.ExplainRequest(request_id=after.request_id, item_id=rose[0])
-    time.sleep(0.5)  # pages are kept off the request's path
+    time.sleep(1.0)  # pages are kept off the request's path
     print_why(ranker.Explain(explain, timeout=_TIMEOUT), catalogue, console)
 
 

@@ -1,5 +1,6 @@
 """`python -m madang_ranker.consumer`: apply feedback, in a process of its own."""
 
+import logging
 import os
 import socket
 import threading
@@ -16,6 +17,8 @@ from madang_ranker.stores.parquet import ParquetArchive, feedback_frame
 from madang_runtime.changelog.base import ChangeLog
 from madang_runtime.clients import Remote, open_channel
 from madang_runtime.server import ServiceHost, run
+
+log = logging.getLogger(__name__)
 
 
 class ConsumerSettings(FeedbackSettings):
@@ -41,8 +44,9 @@ def wire(host: ServiceHost, settings: ConsumerSettings) -> None:
         Remote(store.RecordActions, "record_actions", 2.0, host.tracer),
         host.metrics,
         name,
+        archived=bool(settings.archive_url),
     )
-    _start(host, consumer.run)
+    loops = [consumer.run]
     if settings.archive_url:
         flush = settings.archive_flush_seconds
         archiver = FeedbackArchiver(
@@ -52,7 +56,8 @@ def wire(host: ServiceHost, settings: ConsumerSettings) -> None:
             name,
             flush,
         )
-        _start(host, archiver.run)
+        loops.append(archiver.run)
+    _start(host, *loops)
 
 
 def _open(
@@ -63,13 +68,23 @@ def _open(
     return made
 
 
-def _start(host: ServiceHost, run: Callable[[threading.Event], None]) -> None:
-    """Run in a thread until the host stops."""
+def _start(host: ServiceHost, *loops: Callable[[threading.Event], None]) -> None:
+    """Run loops in threads until the host stops; one that fails starts again."""
     stop = threading.Event()
-    thread = threading.Thread(target=run, args=(stop,))
-    host.closing.callback(thread.join)
+
+    def forever(loop: Callable[[threading.Event], None]) -> None:
+        while not stop.is_set():
+            try:
+                loop(stop)
+            except Exception:
+                log.exception("starts again")
+                stop.wait(1.0)
+
+    threads = [threading.Thread(target=forever, args=(loop,), daemon=True) for loop in loops]
+    for thread in threads:
+        host.closing.callback(thread.join, 5.0)
+        thread.start()
     host.closing.callback(stop.set)  # called first
-    thread.start()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from madang.ranker.v1.decision_pb2 import Decision
-from madang_runtime.errors import MadangError
 from madang_runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -93,14 +92,13 @@ class DecisionLog:
         more = True
         while more:
             taken, more = self._gather()
-            if taken:
-                self._try("store", taken, self._store.keep)
             if self._archive:
                 self._part += taken
                 age = time.monotonic() - self._flushed
                 if len(self._part) >= self._flush_pages or age >= self._flush_seconds or not more:
                     self._try("archive", self._part, self._archive.write)
                     self._part, self._flushed = [], time.monotonic()
+            self._try("store", taken, self._store.keep)
 
     def _gather(self) -> tuple[list[Decision], bool]:
         """What has come, and whether more will."""
@@ -127,6 +125,6 @@ class DecisionLog:
             return
         try:
             act(decisions)
-        except (MadangError, OSError) as error:
+        except Exception as error:  # whatever a store or a file system raises
             self._metrics.decisions_dropped.labels(what).inc(len(decisions))
             log.warning("%d decisions are lost to the %s: %s", len(decisions), what, error)

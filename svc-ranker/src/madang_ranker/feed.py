@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from google.protobuf import timestamp_pb2
@@ -86,6 +86,10 @@ class Feed:
         """
         surface, scorer = find_surface(self._surfaces, request.surface), self._scorer()
         page = parse_page(request, now_ms())
+        size = request.page_size or _DEFAULT_PAGE
+        if not page.candidates:
+            kept = candidates_under(SCOPE.get().pressure, size, surface, stages)
+            page = replace(page, candidates=kept)
         proposed = self._propose(request, page, surface, scorer, stages)
         models = [scorer.version]
         scores: Scores | None = None
@@ -111,9 +115,8 @@ class Feed:
             utility = surface.utility(scores.click, scores.order)
             utility += np.float32(surface.reactive_weight) * proposed.reactive
         order = np.argsort(-utility, kind="stable")
-        size = request.page_size or _DEFAULT_PAGE
         shown = order[page.offset : page.offset + size]
-        following = Page(page.offset + size, page.time_ms)
+        following = replace(page, offset=page.offset + size)
         answer = pb.RecommendResponse(
             items=[_item(proposed, scores, utility, i) for i in shown.tolist()],
             next_page_token=next_token(request, following) if following.offset < len(order) else "",
@@ -141,7 +144,7 @@ class Feed:
             user_id=request.user_id,
             place=request.place,
             request_time=request_time,
-            limit=candidates_under(SCOPE.get().pressure, page, request, surface, stages),
+            limit=page.candidates,
             kinds=surface.kind_values,
             exclude_item_ids=request.exclude_item_ids,
             freshness_token=request.freshness_token,
@@ -189,7 +192,7 @@ class Feed:
             given = list(request.item_features)
             items = scorer.item_inputs.pack_named(given, len(ids), "item_features")
         if user is None or items is None:
-            wanted = request.user_id, [] if items else ids, request.freshness_token
+            wanted = "" if user else request.user_id, [] if items else ids, request.freshness_token
             stored_user, stored_items, token = self._hydrate(scorer, *wanted, stages)
             user, items = user or stored_user, items or stored_items
         time_ms = given_ms(request, "request_time", now_ms())
@@ -214,31 +217,28 @@ class Feed:
         freshness_token: str,
         stages: Stages,
     ) -> tuple[InputRows, InputRows, str]:
-        """The user's row and the items' rows in one look-up, and the freshness token."""
-        lookups = [scorer.user_inputs.lookup([user_id])]
-        if item_ids:
-            lookups.append(scorer.item_inputs.lookup(item_ids))
+        """The user's row and the items' rows in one look-up, and the freshness token. Nothing is
+        read for a user "" or no items."""
+        users = [user_id] if user_id else []
+        inputs = ((scorer.user_inputs, users), (scorer.item_inputs, item_ids))
         request = feature_store_pb2.LookupFeaturesRequest(
-            lookups=lookups, freshness_token=freshness_token
+            lookups=[view.lookup(ids) for view, ids in inputs if ids],
+            freshness_token=freshness_token,
         )
         answer = stages.call(self._features, request)
-        items = (
-            scorer.item_inputs.pack(answer.rows[1], len(item_ids))
-            if item_ids
-            else scorer.item_inputs.defaults(0)
+        rows = iter(answer.rows)
+        user, items = (
+            view.pack(next(rows), len(ids)) if ids else view.defaults(0) for view, ids in inputs
         )
-        token = answer.serving_info.freshness_token
-        return scorer.user_inputs.pack(answer.rows[0], 1), items, token
+        return user, items, answer.serving_info.freshness_token
 
 
-def candidates_under(
-    pressure: float, page: Page, request: pb.RecommendRequest, surface: Surface, stages: Stages
-) -> int:
-    """How many candidates to rank: fewer under pressure, so that calls need not be refused, but
-    enough for the page that is asked for."""
+def candidates_under(pressure: float, size: int, surface: Surface, stages: Stages) -> int:
+    """How many candidates a list is made of: fewer under pressure, so that calls need not be
+    refused, but more than a page of `size`."""
     if pressure < _CALM:
         return surface.candidates
-    least = max(_FEWEST, page.offset + (request.page_size or _DEFAULT_PAGE))
+    least = max(_FEWEST, size + 1)
     kept = min(surface.candidates, max(least, round(surface.candidates * (1 - pressure))))
     if kept < surface.candidates:
         busy = MadangError(

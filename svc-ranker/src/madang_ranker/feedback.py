@@ -8,13 +8,13 @@ from madang.feature.v1 import feature_store_pb2
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang_runtime.changelog.base import ChangeLog, Entry
 from madang_runtime.dependency import Dependency
-from madang_runtime.errors import DEGRADABLE, MadangError, invalid
+from madang_runtime.errors import Code, MadangError, invalid, reason
 from madang_runtime.metrics import Metrics
 from madang_runtime.times import given_ms, now_ms
 
 log = logging.getLogger(__name__)
 
-LOG, GROUP = "feedback", "features"
+LOG, GROUP, ARCHIVE_GROUP = "feedback", "features", "archive"
 _FUTURE_MS = 300_000
 BATCH = 500
 _RETRY_SECONDS = 0.2
@@ -56,7 +56,8 @@ def _timed(event: pb.FeedbackEvent, i: int, now: int) -> bytes:
         raise invalid(f"events[{i}].event_time", "is more than 5 minutes in the future")
     kept = pb.FeedbackEvent()
     kept.CopyFrom(event)
-    kept.event_time.FromMilliseconds(time_ms)
+    # A clock that is ahead counts as now: the store's may be behind ours.
+    kept.event_time.FromMilliseconds(min(time_ms, now))
     return kept.SerializeToString()
 
 
@@ -71,6 +72,7 @@ class FeedbackConsumer:
         rejected: keeps events that the store refuses, which is a bug, for people to look at.
         record: the feature store.
         name: of this consumer, unlike any other's.
+        archived: whether a `FeedbackArchiver` works too; if not, nothing is kept for one.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class FeedbackConsumer:
         record: RecordActions,
         metrics: Metrics,
         name: str,
+        archived: bool = False,
     ) -> None:
+        self._archived = archived
         self._log = feedback
         self._rejected = rejected
         self._record = record
@@ -105,7 +109,7 @@ class FeedbackConsumer:
 
         try:
             applied = patiently(stop, call)
-        except MadangError as error:
+        except MadangError as error:  # INVALID_ARGUMENT
             self._refused(stop, entries, error)
         else:
             self._metrics.log_applied.labels(LOG).inc(len(applied))
@@ -120,21 +124,31 @@ class FeedbackConsumer:
         patiently(stop, lambda: self._set_aside(entries[0]))
 
     def _set_aside(self, entry: Entry) -> list[Entry]:
-        self._rejected.append([(entry.position, entry.payload)])
+        try:
+            self._rejected.append([(entry.position, entry.payload)])
+        except MadangError as error:
+            if error.reason != reason.ERROR_REASON_LOG_FULL:
+                raise
+            log.error("nobody looks at what is set aside; lost: %r", entry.payload)
         self._log.done(GROUP, [entry.position])
         return []
 
     def _keep_house(self, stop: threading.Event) -> None:
         while not stop.wait(_TRIM_SECONDS):
             try:
+                if not self._archived:
+                    self._log.forget(ARCHIVE_GROUP)
                 self._log.trim()
-                self._metrics.log_behind.labels(LOG, GROUP).set(self._log.behind(GROUP))
+                for group in (GROUP, ARCHIVE_GROUP) if self._archived else (GROUP,):
+                    self._metrics.log_behind.labels(LOG, group).set(self._log.behind(group))
             except MadangError as error:
                 log.warning("feedback is not trimmed: %s", error.message)
 
 
 def _action(entry: Entry) -> feature_store_pb2.Action:
     event = pb.FeedbackEvent.FromString(entry.payload)
+    if event.type not in ACTIONS:
+        raise invalid("type", f"{event.type} is not known to this version")
     return feature_store_pb2.Action(
         event_id=event.event_id,
         user_id=event.user_id,
@@ -147,14 +161,17 @@ def _action(entry: Entry) -> feature_store_pb2.Action:
 def patiently(stop: threading.Event, call: Callable[[], list[Entry]]) -> list[Entry]:
     """Repeat a call while what it needs is away; nothing once `stop` is set.
 
+    Whatever is not about the events themselves is taken to pass: an outage, a version that is not
+    rolled out yet, a bug that will be mended. The events wait in the log.
+
     Raises:
-        MadangError: one that no waiting mends.
+        MadangError: INVALID_ARGUMENT.
     """
     while not stop.is_set():
         try:
             return call()
         except MadangError as error:
-            if error.code not in DEGRADABLE:
+            if error.code == Code.INVALID_ARGUMENT:
                 raise
             log.warning("feedback waits: %s", error.message)
             stop.wait(error.retry_after or _RETRY_SECONDS)

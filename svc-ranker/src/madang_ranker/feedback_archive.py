@@ -6,14 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from madang.ranker.v1 import ranker_pb2 as pb
-from madang_ranker.feedback import BATCH, patiently
+from madang_ranker.feedback import ARCHIVE_GROUP, BATCH, patiently
 from madang_runtime.changelog.base import ChangeLog, Entry
-from madang_runtime.errors import MadangError
 from madang_runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-GROUP = "archive"
+_MOST = 20_000
 
 
 class FeedbackArchiver:
@@ -21,7 +20,7 @@ class FeedbackArchiver:
 
     Args:
         feedback: the log; it must leave an entry with who took it for longer than `flush_seconds`.
-        write: writes a part, whole or not at all; may raise OSError.
+        write: writes a part, whole or not at all.
         metrics: counts what was written.
         name: of this consumer, unlike any other's.
         flush_seconds: how often a part is written.
@@ -50,18 +49,18 @@ class FeedbackArchiver:
     def _gather(self, stop: threading.Event) -> list[Entry]:
         part: list[Entry] = []
         until = time.monotonic() + self._flush_seconds
-        while (left := until - time.monotonic()) > 0 and not stop.is_set():
+        while (left := until - time.monotonic()) > 0 and len(part) < _MOST and not stop.is_set():
             part += patiently(stop, lambda left=left: self._take(min(left, 1.0)))  # type: ignore[misc]
         return part
 
     def _take(self, wait: float) -> list[Entry]:
-        return self._log.take(GROUP, self._name, BATCH, wait)
+        return self._log.take(ARCHIVE_GROUP, self._name, BATCH, wait)
 
     def _flush(self, part: list[Entry]) -> None:
         try:
             self._write([pb.FeedbackEvent.FromString(entry.payload) for entry in part])
-            self._log.done(GROUP, [entry.position for entry in part])
-        except (OSError, MadangError) as error:  # the log gives it again
-            log.warning("feedback is not archived: %s", error)
+            self._log.done(ARCHIVE_GROUP, [entry.position for entry in part])
+        except Exception:  # whatever a file system raises; the log gives it again
+            log.exception("feedback is not archived")
         else:
-            self._metrics.log_applied.labels(GROUP).inc(len(part))
+            self._metrics.log_applied.labels(ARCHIVE_GROUP).inc(len(part))

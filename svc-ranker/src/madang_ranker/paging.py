@@ -12,15 +12,17 @@ from madang_runtime.times import given_ms
 
 @dataclass(frozen=True)
 class Page:
-    """Where a page begins, and the time at which the whole list is made (ms)."""
+    """Where a page begins, the time at which the whole list is made (ms), and of how many
+    candidates; 0 on the first page."""
 
     offset: int
     time_ms: int
+    candidates: int = 0
 
 
 def next_token(request: pb.RecommendRequest, page: Page) -> str:
     """The token of a later page of the request's list."""
-    text = f"{page.offset}.{page.time_ms}.{_digest(request, page)}"
+    text = f"{page.offset}.{page.time_ms}.{page.candidates}.{_digest(request, page)}"
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
@@ -30,8 +32,8 @@ def parse_page(request: pb.RecommendRequest, now: int) -> Page:
         return Page(0, given_ms(request, "request_time", now))
     try:
         text = base64.b64decode(request.page_token, b"-_", validate=True).decode()
-        offset, time_ms, digest = text.split(".")
-        page = Page(int(offset), int(time_ms))
+        offset, time_ms, candidates, digest = text.split(".")
+        page = Page(int(offset), int(time_ms), int(candidates))
     except (ValueError, binascii.Error, UnicodeError):
         raise _invalid("is not one of ours") from None
     if digest != _digest(request, page):

@@ -50,9 +50,8 @@ class Reasons:
             given = self.ranks[:, j] > 0
             scores = self.scores[given, j]
             if len(scores):
-                least = scores.min() if len(scores) > 1 else np.float32(0)
-                span = np.maximum(scores.max() - least, np.finfo(np.float32).tiny)
-                strength[given] = (scores - least) / span
+                span = scores.max() - scores.min()
+                strength[given] = (scores - scores.min()) / span if span > 0 else 1
         return strength
 
     def at(self, i: int) -> list[pb.SourceRank]:

@@ -43,6 +43,11 @@ class RankerSettings(FeedbackSettings):
     explain_seconds: float = Field(
         3600.0, gt=0, description="How long a shown page can be explained."
     )
+    explain_url: str = Field(
+        "",
+        description="redis:// of the store that keeps shown pages, some 3 kB for 20 items; empty "
+        "takes that of the logs.",
+    )
     decisions_url: str = Field(
         "", description="fsspec URL of the folder that logs shown pages as Parquet; empty: none."
     )

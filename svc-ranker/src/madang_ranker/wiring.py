@@ -44,7 +44,9 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
         host, ModelRegistry(settings.model_registry), settings.model, settings.model_alias, load
     )
     kept = RedisDecisionStore(
-        settings.log_url, settings.log_timeout_seconds, settings.explain_seconds
+        settings.explain_url or settings.log_url,
+        settings.log_timeout_seconds,
+        settings.explain_seconds,
     )
     url = settings.decisions_url
     archive = ParquetArchive(url, decision_frame) if url else None

@@ -54,6 +54,9 @@ def load_campaigns(folder: Path) -> list[Campaign]:
 
 def _campaign(root: Path, name: str) -> Campaign:
     read = {policy: _rows(root / policy / name / f"{name}.csv") for policy in POLICIES}
+    for policy, (rows, _) in read.items():
+        if rows.is_empty():
+            raise ValueError(f"{policy}/{name}: no row of the log can be used")
     items = 1 + max(int(rows["item_id"].max()) for rows, _ in read.values())  # type: ignore[arg-type]
     positions = max(int(rows["position"].max()) for rows, _ in read.values())  # type: ignore[arg-type]
     logs = {policy: _log(rows) for policy, (rows, _) in read.items()}
@@ -100,5 +103,7 @@ def _mean_policy(log: BanditLog, positions: int, items: int) -> Floats:
     updated in batches, and only the propensities of what it showed are logged."""
     cell = log.context * items + log.action
     shown = np.bincount(cell, minlength=positions * items).reshape(positions, items)
+    if missing := (np.flatnonzero(shown.sum(axis=1) == 0) + 1).tolist():
+        raise ValueError(f"the log of bts has nothing at positions {missing}")
     policy: Floats = shown / shown.sum(axis=1, keepdims=True)
     return policy

@@ -51,6 +51,9 @@ class ChangeLog(Protocol):
     def behind(self, group: str) -> int:
         """How many entries the group has not finished."""
 
+    def forget(self, group: str) -> None:
+        """Forget a group, for which entries would be kept."""
+
     def trim(self) -> None:
         """Forget what every group has finished."""
 

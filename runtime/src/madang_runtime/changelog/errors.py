@@ -1,6 +1,17 @@
-"""Errors of the logs."""
+"""Errors of the logs, and which of Redis mean that it is away for now."""
+
+import redis
 
 from madang_runtime.errors import Code, MadangError, reason
+
+# A replica after a failover and a full memory refuse writes for a while, as a dead server does.
+AWAY = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.MasterDownError,
+)
 
 
 def log_full(entries: int) -> MadangError:
@@ -8,7 +19,7 @@ def log_full(entries: int) -> MadangError:
     return MadangError(
         Code.RESOURCE_EXHAUSTED,
         reason.ERROR_REASON_LOG_FULL,
-        f"{entries:,} entries wait to be applied; nothing of this call was taken",
+        f"{entries:,} entries are not finished by every group; nothing of this call was taken",
         retry_after=1.0,
     )
 

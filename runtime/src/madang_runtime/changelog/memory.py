@@ -85,6 +85,11 @@ class MemoryChangeLog:
             found = self._groups.setdefault(group, _Group())
             return self._next - found.next + len(found.taken)
 
+    def forget(self, group: str) -> None:
+        """See `ChangeLog.forget`."""
+        with self._changed:
+            self._groups.pop(group, None)
+
     def trim(self) -> None:
         """See `ChangeLog.trim`."""
         with self._changed:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import redis
 
 from madang_runtime.changelog.base import REMEMBER_IDS_MS, Entry
-from madang_runtime.changelog.errors import log_full, not_synced, unavailable
+from madang_runtime.changelog.errors import AWAY, log_full, not_synced, unavailable
 
 T = TypeVar("T")
 
@@ -36,9 +36,8 @@ class RedisChangeLog:
         url: redis:// or rediss://. The server must keep an append-only file.
         name: of the log.
         timeout: seconds to connect or wait for a reply.
-        synced: wait until appended entries are synced to disk (WAITAOF). Otherwise they are in the
-            append-only file when `append` returns, which outlives the server's process, and on
-            disk within the server's `appendfsync`.
+        synced: wait until appended entries are on disk (WAITAOF), for a server whose `appendfsync`
+            is not `always`.
         max_entries: entries kept before appending is refused.
         abandoned_after: seconds after which an unfinished entry is given to another consumer.
     """
@@ -76,10 +75,12 @@ class RedisChangeLog:
         self._append(keys, [REMEMBER_IDS_MS, self._max_entries, *payloads], client=pipe)
         if self._synced:
             pipe.execute_command("WAITAOF", 1, 0, self._timeout_ms)
-        fresh, *synced = _guard(pipe.execute)
+        fresh, *synced = _guard(lambda: pipe.execute(raise_on_error=False))
+        if isinstance(fresh, Exception):
+            raise unavailable(fresh)
         if fresh is None:
             raise log_full(self._max_entries)
-        if synced and not synced[0][0]:
+        if synced and (isinstance(synced[0], Exception) or not synced[0][0]):
             raise not_synced()
         return [bool(f) for f in fresh]
 
@@ -133,6 +134,15 @@ class RedisChangeLog:
         found: list[dict[str, Any]] = self._client.xinfo_groups(self._stream)
         return found
 
+    def forget(self, group: str) -> None:
+        """See `ChangeLog.forget`."""
+
+        def call() -> None:
+            if self._client.exists(self._stream):
+                self._client.xgroup_destroy(self._stream, group)
+
+        _guard(call)
+
     def trim(self) -> None:
         """See `ChangeLog.trim`."""
         _guard(self._trim)
@@ -168,5 +178,5 @@ def _entries(found: list[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
 def _guard(call: Callable[[], T]) -> T:
     try:
         return call()
-    except (redis.ConnectionError, redis.TimeoutError) as error:
+    except AWAY as error:
         raise unavailable(error) from error

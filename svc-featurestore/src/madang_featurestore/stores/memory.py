@@ -82,7 +82,7 @@ class MemoryStore:
             del recent[KEEP_RECENT:]
         if event.hides:
             hidden = self._hidden.setdefault(event.user_id, {})
-            hidden[event.hides] = event.time_ms
+            hidden[event.hides] = max(event.time_ms, hidden.get(event.hides, 0))
             for item in sorted(hidden, key=lambda i: hidden[i])[:-KEEP_HIDDEN]:
                 del hidden[item]
         for key, (keep_ms, increments) in event.counters.items():

@@ -19,7 +19,7 @@ from madang_featurestore.stores.base import (
     Read,
 )
 from madang_featurestore.windows import SLOTS
-from madang_runtime.errors import Code, MadangError, reason
+from madang_runtime.changelog.errors import AWAY, unavailable
 from madang_runtime.times import now_ms
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ if ARGV[3] ~= '' then
   redis.call('PEXPIRE', KEYS[2], ARGV[5])
 end
 if ARGV[6] ~= '' then
-  redis.call('ZADD', KEYS[3], ARGV[2], ARGV[6])
+  redis.call('ZADD', KEYS[3], 'GT', ARGV[2], ARGV[6])
   redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -ARGV[7] - 1)
   redis.call('PEXPIRE', KEYS[3], ARGV[8])
 end
@@ -217,10 +217,5 @@ def _bulk(keys: Keys) -> str:
 def _guard(call: Callable[[], T]) -> T:
     try:
         return call()
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise MadangError(
-            Code.UNAVAILABLE,
-            reason.ERROR_REASON_STORE_UNAVAILABLE,
-            f"the store does not answer: {type(error).__name__}",
-            retry_after=0.2,
-        ) from error
+    except AWAY as error:
+        raise unavailable(error) from error

@@ -6,7 +6,7 @@ from typing import Any
 import redis
 
 from madang.ranker.v1.decision_pb2 import Decision
-from madang_runtime.changelog.errors import unavailable
+from madang_runtime.changelog.errors import AWAY, unavailable
 
 
 class RedisDecisionStore:
@@ -31,14 +31,14 @@ class RedisDecisionStore:
             pipe.set(_key(decision.request_id), decision.SerializeToString(), px=self._ttl_ms)
         try:
             pipe.execute()
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except AWAY as error:
             raise unavailable(error) from error
 
     def find(self, request_id: str) -> Decision | None:
         """See `DecisionStore.find`."""
         try:
             found = self._client.get(_key(request_id))
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except AWAY as error:
             raise unavailable(error) from error
         return Decision.FromString(found) if found else None
 

@@ -38,7 +38,9 @@ class _FeedbackTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Feedback
     FEEDBACK_TYPE_CONVERSION: _FeedbackType.ValueType  # 3
     """FEEDBACK_TYPE_CONVERSION: the item was ordered, bought or visited."""
     FEEDBACK_TYPE_HIDE: _FeedbackType.ValueType  # 4
-    """FEEDBACK_TYPE_HIDE: the item shall not be shown to the user again for 30 days."""
+    """FEEDBACK_TYPE_HIDE: the item shall not be shown to the user again for 30 days; of more than 200
+    the latest count. An answer degraded for "candidate" or "featurestore" may show it.
+    """
 
 class FeedbackType(_FeedbackType, metaclass=_FeedbackTypeEnumTypeWrapper):
     """FeedbackType is what a user did with an item."""
@@ -52,7 +54,9 @@ FEEDBACK_TYPE_CLICK: FeedbackType.ValueType  # 2
 FEEDBACK_TYPE_CONVERSION: FeedbackType.ValueType  # 3
 """FEEDBACK_TYPE_CONVERSION: the item was ordered, bought or visited."""
 FEEDBACK_TYPE_HIDE: FeedbackType.ValueType  # 4
-"""FEEDBACK_TYPE_HIDE: the item shall not be shown to the user again for 30 days."""
+"""FEEDBACK_TYPE_HIDE: the item shall not be shown to the user again for 30 days; of more than 200
+the latest count. An answer degraded for "candidate" or "featurestore" may show it.
+"""
 Global___FeedbackType: _TypeAlias = FeedbackType  # noqa: Y015
 
 @_typing.final
@@ -299,7 +303,9 @@ class RankResponse(_message.Message):
     CONVERSION_PROBABILITIES_FIELD_NUMBER: _builtins.int
     SERVING_INFO_FIELD_NUMBER: _builtins.int
     scores: _builtins.bytes
-    """scores are utilities, little-endian float32, descending."""
+    """scores are utilities of click and order, little-endian float32, descending; the user's last
+    actions count in Recommend only.
+    """
     click_probabilities: _builtins.bytes
     """click_probabilities are little-endian float32 in [0, 1]."""
     conversion_probabilities: _builtins.bytes
@@ -481,7 +487,7 @@ class ExplainResponse(_message.Message):
     propensity: _builtins.float
     """propensity with which the item was shown at its position; 1 where nothing was drawn."""
     unexplained: _builtins.str
-    """unexplained says why `features` lack contributions, such as that another model serves now."""
+    """unexplained says why `features` is empty: scoring was degraded, or another model serves now."""
     @_builtins.property
     def request_time(self) -> _timestamp_pb2.Timestamp:
         """request_time that the page was made for."""
@@ -500,7 +506,7 @@ class ExplainResponse(_message.Message):
 
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___FeatureContribution]:
-        """features that the model read, what moved the score most first; empty when scoring was degraded."""
+        """features of the user and the item that the model read, what moved the score most first."""
 
     @_builtins.property
     def serving_info(self) -> _serving_info_pb2.ServingInfo:
@@ -571,7 +577,7 @@ class FeatureContribution(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     CONTRIBUTION_FIELD_NUMBER: _builtins.int
     feature: _builtins.str
-    """feature is "view.feature", or "context.…" for those of the request."""
+    """feature is "view.feature"."""
     contribution: _builtins.float
     """contribution to the score: the score minus what it would be without this feature's value."""
     @_builtins.property

@@ -80,9 +80,9 @@ class RankerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RecordFeedback(self, request, context):
-        """RecordFeedback takes what users did with what they were shown. Events are in the store's
-        append-only file when it answers; they are applied to features, last actions and hidden items
-        once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+        """RecordFeedback takes what users did with what they were shown. Events are in the log when it
+        answers, and on disk if the store syncs always (or MADANG_RANKER_LOG_SYNCED is set); they are
+        applied to features, last actions and hidden items once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
         LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -91,9 +91,9 @@ class RankerServiceServicer:
 
     def Explain(self, request, context):
         """Explain tells why a page looked as it did: sources and ranks, feature values and what each
-        was worth, utility terms, propensity. Pages are kept for an hour by default. Costs about as
-        much as a Rank. Errors: DECISION_NOT_FOUND, ITEM_NOT_FOUND (it was not on the page),
-        STORE_UNAVAILABLE.
+        was worth, utility terms, propensity. Pages are kept for an hour by default, from about a tenth
+        of a second after they were shown. Costs about as much as a Rank. Errors: DECISION_NOT_FOUND,
+        ITEM_NOT_FOUND (it was not on the page), STORE_UNAVAILABLE, NOT_READY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,16 +44,16 @@ class RankerServiceStub:
     FEATURE_NOT_FOUND, NOT_READY, FEATURE_FINGERPRINT_MISMATCH.
     """
     RecordFeedback: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.RecordFeedbackRequest, _ranker_pb2.RecordFeedbackResponse]
-    """RecordFeedback takes what users did with what they were shown. Events are in the store's
-    append-only file when it answers; they are applied to features, last actions and hidden items
-    once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+    """RecordFeedback takes what users did with what they were shown. Events are in the log when it
+    answers, and on disk if the store syncs always (or MADANG_RANKER_LOG_SYNCED is set); they are
+    applied to features, last actions and hidden items once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
     LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
     """
     Explain: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ExplainRequest, _ranker_pb2.ExplainResponse]
     """Explain tells why a page looked as it did: sources and ranks, feature values and what each
-    was worth, utility terms, propensity. Pages are kept for an hour by default. Costs about as
-    much as a Rank. Errors: DECISION_NOT_FOUND, ITEM_NOT_FOUND (it was not on the page),
-    STORE_UNAVAILABLE.
+    was worth, utility terms, propensity. Pages are kept for an hour by default, from about a tenth
+    of a second after they were shown. Costs about as much as a Rank. Errors: DECISION_NOT_FOUND,
+    ITEM_NOT_FOUND (it was not on the page), STORE_UNAVAILABLE, NOT_READY.
     """
 
 @_typing.type_check_only
@@ -72,16 +72,16 @@ class RankerServiceAsyncStub(RankerServiceStub):
     FEATURE_NOT_FOUND, NOT_READY, FEATURE_FINGERPRINT_MISMATCH.
     """
     RecordFeedback: _aio.UnaryUnaryMultiCallable[_ranker_pb2.RecordFeedbackRequest, _ranker_pb2.RecordFeedbackResponse]  # type: ignore[assignment]
-    """RecordFeedback takes what users did with what they were shown. Events are in the store's
-    append-only file when it answers; they are applied to features, last actions and hidden items
-    once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+    """RecordFeedback takes what users did with what they were shown. Events are in the log when it
+    answers, and on disk if the store syncs always (or MADANG_RANKER_LOG_SYNCED is set); they are
+    applied to features, last actions and hidden items once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
     LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
     """
     Explain: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ExplainRequest, _ranker_pb2.ExplainResponse]  # type: ignore[assignment]
     """Explain tells why a page looked as it did: sources and ranks, feature values and what each
-    was worth, utility terms, propensity. Pages are kept for an hour by default. Costs about as
-    much as a Rank. Errors: DECISION_NOT_FOUND, ITEM_NOT_FOUND (it was not on the page),
-    STORE_UNAVAILABLE.
+    was worth, utility terms, propensity. Pages are kept for an hour by default, from about a tenth
+    of a second after they were shown. Costs about as much as a Rank. Errors: DECISION_NOT_FOUND,
+    ITEM_NOT_FOUND (it was not on the page), STORE_UNAVAILABLE, NOT_READY.
     """
 
 class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -115,9 +115,9 @@ class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ranker_pb2.RecordFeedbackRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ranker_pb2.RecordFeedbackResponse, _abc.Awaitable[_ranker_pb2.RecordFeedbackResponse]]:
-        """RecordFeedback takes what users did with what they were shown. Events are in the store's
-        append-only file when it answers; they are applied to features, last actions and hidden items
-        once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+        """RecordFeedback takes what users did with what they were shown. Events are in the log when it
+        answers, and on disk if the store syncs always (or MADANG_RANKER_LOG_SYNCED is set); they are
+        applied to features, last actions and hidden items once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
         LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
         """
 
@@ -128,9 +128,9 @@ class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ranker_pb2.ExplainResponse, _abc.Awaitable[_ranker_pb2.ExplainResponse]]:
         """Explain tells why a page looked as it did: sources and ranks, feature values and what each
-        was worth, utility terms, propensity. Pages are kept for an hour by default. Costs about as
-        much as a Rank. Errors: DECISION_NOT_FOUND, ITEM_NOT_FOUND (it was not on the page),
-        STORE_UNAVAILABLE.
+        was worth, utility terms, propensity. Pages are kept for an hour by default, from about a tenth
+        of a second after they were shown. Costs about as much as a Rank. Errors: DECISION_NOT_FOUND,
+        ITEM_NOT_FOUND (it was not on the page), STORE_UNAVAILABLE, NOT_READY.
         """
 
 def add_RankerServiceServicer_to_server(servicer: RankerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
