@@ -12,10 +12,10 @@ from madang.candidate.v1 import candidate_pb2
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang_pipelines.training import RANKER
 from madang_ranker.fallback import Fallback, pack_fallback
-from madang_ranker.feed import candidates_under
 from madang_ranker.paging import Page, next_token, parse_page
 from madang_ranker.reasons import Reasons
 from madang_ranker.scoring import DcnScorer, ScoreRequest, batch_tensors
+from madang_ranker.shedding import candidates_under
 from madang_ranker.surfaces import find_surface, load_surfaces
 from madang_runtime.errors import MadangError, reason
 from madang_runtime.metrics import Metrics

@@ -7,7 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from madang.ranker.v1 import ranker_pb2 as pb
 from madang.ranker.v1.decision_pb2 import Decision
+from madang_ranker.proposed import Proposed
+from madang_ranker.scoring import ScoreRequest, Scores
+from madang_ranker.surfaces import DEFAULT, Surface
 from madang_runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -128,3 +135,48 @@ class DecisionLog:
         except Exception as error:  # whatever a store or a file system raises
             self._metrics.decisions_dropped.labels(what).inc(len(decisions))
             log.warning("%d decisions are lost to the %s: %s", len(decisions), what, error)
+
+
+def decision_of(
+    request: pb.RecommendRequest,
+    answer: pb.RecommendResponse,
+    proposed: Proposed,
+    shown: NDArray[np.intp],
+    surface: Surface,
+    inputs: ScoreRequest | None,
+    scores: Scores | None,
+) -> Decision:
+    """The page as it is kept: see the proto. `shown` are the rows of what is proposed."""
+    decision = Decision(
+        request_id=answer.request_id,
+        user_id=request.user_id,
+        place=request.place,
+        surface=request.surface or DEFAULT,
+        model=answer.serving_info.models[0],
+        degraded=answer.serving_info.degraded,
+        item_ids=[item.item_id for item in answer.items],
+        kinds=bytes(item.kind for item in answer.items),
+        scores=_packed([item.score for item in answer.items]),
+        propensities=_packed(np.ones(len(shown))),
+        sources=proposed.reasons.sources,
+        source_ranks=proposed.reasons.ranks[shown].tobytes(),
+        source_scores=proposed.reasons.scores[shown].tobytes(),
+        click_weight=surface.click_weight,
+        order_weight=surface.order_weight,
+        reactives=_packed(proposed.reactive[shown]),
+        reactive_weight=surface.reactive_weight,
+    )
+    if inputs and scores:
+        decision.clicks = _packed(scores.click[shown])
+        decision.orders = _packed(scores.order[shown])
+        decision.user_ints = inputs.user.ints.tobytes()
+        decision.user_floats = inputs.user.floats.tobytes()
+        decision.context_ints = inputs.context.ints.tobytes()
+        decision.context_floats = inputs.context.floats.tobytes()
+        decision.item_ints = inputs.items.ints[shown].tobytes()
+        decision.item_floats = inputs.items.floats[shown].tobytes()
+    return decision
+
+
+def _packed(values: ArrayLike) -> bytes:
+    return np.asarray(values, "<f4").tobytes()

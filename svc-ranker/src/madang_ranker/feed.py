@@ -2,56 +2,31 @@
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from google.protobuf import timestamp_pb2
-from numpy.typing import NDArray
 
 from madang.candidate.v1 import candidate_pb2
 from madang.common.v1 import place_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang.ranker.v1.decision_pb2 import Decision
+from madang_ranker.decisions import decision_of
 from madang_ranker.dependencies import Candidates, Features
 from madang_ranker.paging import Page, next_token, parse_page
+from madang_ranker.proposed import Floats, Proposed
 from madang_ranker.reasons import Reasons
 from madang_ranker.scoring import DcnScorer, ScoreRequest, Scores
-from madang_ranker.surfaces import DEFAULT, Surface, find_surface
-from madang_runtime.errors import DEGRADABLE, Code, MadangError, reason
+from madang_ranker.shedding import candidates_under
+from madang_ranker.surfaces import Surface, find_surface
+from madang_runtime.errors import DEGRADABLE, MadangError
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.scope import SCOPE
 from madang_runtime.stages import Stages
 from madang_runtime.times import given_ms, now_ms
 
 _DEFAULT_PAGE = 20
-REACTIVE = "reactive"
-# Pressure under which nothing is shed, and the fewest candidates to which it is.
-_CALM, _FEWEST = 0.1, 50
-
-Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Proposed:
-    """What is to be ranked: n items, and why they are proposed.
-
-    Attributes:
-        item_ids: best first, as the proposer sees it.
-        kinds: one ItemKind byte an item.
-        order: the proposer's scores, descending, which rank when scoring can't.
-        reasons: who proposed what.
-    """
-
-    item_ids: list[str]
-    kinds: bytes
-    order: Floats
-    reasons: Reasons
-
-    @property
-    def reactive(self) -> Floats:
-        """How near each item is to the user's last actions, in [0, 1]."""
-        return self.reasons.strength(REACTIVE)
 
 
 class Feed:
@@ -231,62 +206,6 @@ class Feed:
             view.pack(next(rows), len(ids)) if ids else view.defaults(0) for view, ids in inputs
         )
         return user, items, answer.serving_info.freshness_token
-
-
-def candidates_under(pressure: float, size: int, surface: Surface, stages: Stages) -> int:
-    """How many candidates a list is made of: fewer under pressure, so that calls need not be
-    refused, but more than a page of `size`."""
-    if pressure < _CALM:
-        return surface.candidates
-    least = max(_FEWEST, size + 1)
-    kept = min(surface.candidates, max(least, round(surface.candidates * (1 - pressure))))
-    if kept < surface.candidates:
-        busy = MadangError(
-            Code.RESOURCE_EXHAUSTED, reason.ERROR_REASON_OVERLOADED, "calls wait for a thread"
-        )
-        stages.degrade("ranker", busy, f"{kept} of {surface.candidates} candidates are ranked")
-    return kept
-
-
-def decision_of(
-    request: pb.RecommendRequest,
-    answer: pb.RecommendResponse,
-    proposed: Proposed,
-    shown: NDArray[np.intp],
-    surface: Surface,
-    inputs: ScoreRequest | None,
-    scores: Scores | None,
-) -> Decision:
-    """The page as it is kept: see the proto. `shown` are the rows of what is proposed."""
-    decision = Decision(
-        request_id=answer.request_id,
-        user_id=request.user_id,
-        place=request.place,
-        surface=request.surface or DEFAULT,
-        model=answer.serving_info.models[0],
-        degraded=answer.serving_info.degraded,
-        item_ids=[item.item_id for item in answer.items],
-        kinds=bytes(item.kind for item in answer.items),
-        scores=_packed(np.array([item.score for item in answer.items], np.float32)),
-        propensities=_packed(np.ones(len(shown), np.float32)),
-        sources=proposed.reasons.sources,
-        source_ranks=proposed.reasons.ranks[shown].tobytes(),
-        source_scores=proposed.reasons.scores[shown].tobytes(),
-        click_weight=surface.click_weight,
-        order_weight=surface.order_weight,
-        reactives=_packed(proposed.reactive[shown]),
-        reactive_weight=surface.reactive_weight,
-    )
-    if inputs and scores:
-        decision.clicks = _packed(scores.click[shown])
-        decision.orders = _packed(scores.order[shown])
-        decision.user_ints = inputs.user.ints.tobytes()
-        decision.user_floats = inputs.user.floats.tobytes()
-        decision.context_ints = inputs.context.ints.tobytes()
-        decision.context_floats = inputs.context.floats.tobytes()
-        decision.item_ints = inputs.items.ints[shown].tobytes()
-        decision.item_floats = inputs.items.floats[shown].tobytes()
-    return decision
 
 
 def _item(proposed: Proposed, scores: Scores | None, utility: Floats, i: int) -> pb.RecommendedItem:

@@ -1,0 +1,33 @@
+"""What is to be ranked."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madang_ranker.reasons import Reasons
+
+REACTIVE = "reactive"
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """What is to be ranked: n items, and why they are proposed.
+
+    Attributes:
+        item_ids: best first, as the proposer sees it.
+        kinds: one ItemKind byte an item.
+        order: the proposer's scores, descending, which rank when scoring can't.
+        reasons: who proposed what.
+    """
+
+    item_ids: list[str]
+    kinds: bytes
+    order: Floats
+    reasons: Reasons
+
+    @property
+    def reactive(self) -> Floats:
+        """How near each item is to the user's last actions, in [0, 1]."""
+        return self.reasons.strength(REACTIVE)
