@@ -203,7 +203,11 @@ class LocalMesh:
         prefix = f"MADANG_{service.upper()}_"
         environment = {f"{prefix}{key.upper()}": value for key, value in given.items()}
         # One thread a library: the processes share few cores.
-        environment |= {"OMP_NUM_THREADS": "1", "GRPC_VERBOSITY": "ERROR"}
+        environment |= {
+            "OMP_NUM_THREADS": "1",
+            "POLARS_MAX_THREADS": "1",
+            "GRPC_VERBOSITY": "ERROR",
+        }
         return [sys.executable, "-m", _MODULES.get(service, f"madang_{service}")], environment
 
     def wait_ready(self, part: str, timeout: float = 60.0) -> None:

@@ -86,9 +86,9 @@ def _frame(group: list[Decision]) -> pl.DataFrame:
 
     def vectors(field: str, dtype: str, kind: pl.DataType, n: int) -> pl.Series:
         flat = np.frombuffer(b"".join([getattr(d, field) for d in group]), dtype)
-        matrix = flat.reshape(n, -1)
-        lists = pl.Series(matrix.tolist(), dtype=pl.List(kind)) if matrix.size else None
-        return pl.Series([[]] * n, dtype=pl.List(kind)) if lists is None else lists
+        if not len(flat):
+            return pl.Series([[]] * n, dtype=pl.List(kind))
+        return pl.Series(flat.reshape(n, -1)).cast(pl.List(kind))
 
     def numbers(field: str, dtype: str) -> "NDArray[np.generic] | list[None]":
         flat = np.frombuffer(b"".join([getattr(d, field) for d in group]), dtype)
