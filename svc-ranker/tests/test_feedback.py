@@ -127,7 +127,8 @@ def test_feedback_is_archived_and_given_again_when_that_fails(log, tmp_path):
             raise failures.pop()
         archive.write(events)
 
-    FeedbackIntake(log).record([event(str(n), request_id="r") for n in range(600)])
+    later = event("later", 77)  # a type that this version does not know
+    FeedbackIntake(log).record([*(event(str(n), request_id="r") for n in range(600)), later])
     stop = threading.Event()
     archiver = FeedbackArchiver(log, write, Metrics(), "a", 0.05)
     thread = threading.Thread(target=archiver.run, args=(stop,))
@@ -140,7 +141,8 @@ def test_feedback_is_archived_and_given_again_when_that_fails(log, tmp_path):
     thread.join()
     assert not failures
     found = pl.read_parquet(tmp_path / "*" / "*.parquet")
-    assert found["event_id"].n_unique() == 600
+    assert found["event_id"].n_unique() == 601
+    assert found.filter(event_id="later")["type"].to_list() == ["77"]
     row = found.row(0, named=True)
     assert (row["type"], row["item_id"], row["request_id"]) == ("CLICK", "i", "r")
     assert abs(row["time"].timestamp() * 1000 - now_ms()) < 60_000

@@ -121,9 +121,23 @@ def _loop(
         "later the feed no longer has what they hid, and these rose:"
     )
     rose = print_moves(before, after, catalogue, console)
-    explain = ranker_pb2.ExplainRequest(request_id=after.request_id, item_id=rose[0])
-    time.sleep(1.0)  # pages are kept off the request's path
-    print_why(ranker.Explain(explain, timeout=_TIMEOUT), catalogue, console)
+    item = rose[0] if rose else after.items[0].item_id
+    print_why(_explain(ranker, after.request_id, item), catalogue, console)
+
+
+def _explain(
+    ranker: ranker_pb2_grpc.RankerServiceStub, request_id: str, item_id: str
+) -> ranker_pb2.ExplainResponse:
+    """Explain a page that was just shown: pages are kept off the request's path."""
+    request = ranker_pb2.ExplainRequest(request_id=request_id, item_id=item_id)
+    until = time.monotonic() + _TIMEOUT
+    while True:
+        try:
+            return ranker.Explain(request, timeout=_TIMEOUT)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.NOT_FOUND or time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def _reacts(answer: ranker_pb2.RecommendResponse) -> bool:

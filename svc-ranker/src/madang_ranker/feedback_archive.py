@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang_ranker.feedback import ARCHIVE_GROUP, BATCH, patiently
@@ -50,7 +51,7 @@ class FeedbackArchiver:
         part: list[Entry] = []
         until = time.monotonic() + self._flush_seconds
         while (left := until - time.monotonic()) > 0 and len(part) < _MOST and not stop.is_set():
-            part += patiently(stop, lambda left=left: self._take(min(left, 1.0)))  # type: ignore[misc]
+            part += patiently(stop, partial(self._take, min(left, 1.0)))
         return part
 
     def _take(self, wait: float) -> list[Entry]:

@@ -1,6 +1,7 @@
 """What is to be ranked."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ class Proposed:
     order: Floats
     reasons: Reasons
 
-    @property
+    @cached_property
     def reactive(self) -> Floats:
         """How near each item is to the user's last actions, in [0, 1]."""
         return self.reasons.strength(REACTIVE)

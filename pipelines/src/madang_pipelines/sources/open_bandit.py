@@ -57,9 +57,9 @@ def _campaign(root: Path, name: str) -> Campaign:
     for policy, (rows, _) in read.items():
         if rows.is_empty():
             raise ValueError(f"{policy}/{name}: no row of the log can be used")
-    items = 1 + max(int(rows["item_id"].max()) for rows, _ in read.values())  # type: ignore[arg-type]
-    positions = max(int(rows["position"].max()) for rows, _ in read.values())  # type: ignore[arg-type]
     logs = {policy: _log(rows) for policy, (rows, _) in read.items()}
+    items = 1 + max(int(log.action.max()) for log in logs.values())
+    positions = 1 + max(int(log.context.max()) for log in logs.values())
     policies = {
         "random": np.full((positions, items), 1 / items),
         "bts": _mean_policy(logs["bts"], positions, items),

@@ -77,7 +77,7 @@ class RedisChangeLog:
             pipe.execute_command("WAITAOF", 1, 0, self._timeout_ms)
         fresh, *synced = _guard(lambda: pipe.execute(raise_on_error=False))
         if isinstance(fresh, Exception):
-            raise unavailable(fresh)
+            raise unavailable(fresh) if isinstance(fresh, AWAY) else fresh
         if fresh is None:
             raise log_full(self._max_entries)
         if synced and (isinstance(synced[0], Exception) or not synced[0][0]):

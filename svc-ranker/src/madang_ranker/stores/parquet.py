@@ -40,7 +40,7 @@ class ParquetArchive(Generic[Row]):
         self._frame = frame
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Write one part, whole or not at all. Raises: OSError."""
+        """Write one part, whole or not at all. Raises: what the file system does."""
         now = datetime.now(UTC)
         folder = f"{self._root}/date={now:%Y-%m-%d}"
         path = f"{folder}/{now:%H%M%S.%f}-{secrets.token_hex(4)}.parquet"
@@ -52,12 +52,13 @@ class ParquetArchive(Generic[Row]):
 
 def feedback_frame(events: Sequence[FeedbackEvent]) -> pl.DataFrame:
     """One row an event."""
-    types = [FeedbackType.Name(e.type).removeprefix("FEEDBACK_TYPE_") for e in events]
+    names = {n: name.removeprefix("FEEDBACK_TYPE_") for name, n in FeedbackType.items()}
     times = pl.Series([e.event_time.ToMilliseconds() for e in events], dtype=pl.Int64)
     return pl.DataFrame(
         {
             "event_id": [e.event_id for e in events],
-            "type": types,
+            # A type of a later version is kept by its number.
+            "type": [names.get(e.type, str(e.type)) for e in events],
             "user_id": [e.user_id for e in events],
             "item_id": [e.item_id for e in events],
             "request_id": [e.request_id for e in events],
