@@ -76,7 +76,7 @@ def test_a_click_shows_in_the_next_feed(mesh, clients):
 
 def test_one_recommend_is_one_trace_with_the_right_parents(mesh, clients):
     answer = clients.ranker.Recommend(recommend(), timeout=5)
-    spans = spans_of(mesh, answer.serving_info.trace_id)
+    spans = spans_of(mesh, answer.serving_info.trace_id, leaves=5)
     by_id = {s.span_id: s for s in spans}
     (root,) = tree(spans)
 

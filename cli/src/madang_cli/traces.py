@@ -84,9 +84,11 @@ def tree(spans: list[Span]) -> list[Span]:
 
 
 def is_whole(spans: list[Span]) -> bool:
-    """Whether the root has arrived, and every span's parent."""
+    """Whether the root has arrived, every span's parent, and what the gateway handed a call to."""
     known = {s.span_id for s in spans}
-    return bool(spans) and all(s.parent_id in known for s in spans if s.parent_id)
+    parents = {s.parent_id for s in spans}
+    handed_on = {s.span_id for s in spans if s.service == "madang-gateway" and not s.failed}
+    return bool(spans) and parents - {""} <= known and handed_on <= parents
 
 
 def draw(spans: list[Span], console: Console) -> None:
