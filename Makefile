@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-warn-script-locat
 EDITABLE := --no-build-isolation $(foreach p,$(PACKAGES),-e $(p))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check unit bench bench-loop clean lock
+.PHONY: help setup demo test lint types proto proto-check unit bench bench-loop bench-bandit bench-regret clean lock
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,11 @@ bench: $(VENV)/.dev ## Measure the floor: bench/floor.
 	@$(BIN)/python bench/floor.py
 bench-loop: $(VENV)/.dev ## Measure how fast feedback is taken, applied and seen.
 	@$(BIN)/python bench/loop.py
+bench-bandit: $(VENV)/.dev ## Measure what the bandit costs against its arms.
+	@$(BIN)/python bench/bandit.py
+
+bench-regret: $(VENV)/.dev ## Measure what late feedback costs bandits.
+	@$(BIN)/python bench/regret.py
 
 lock: ## Write constraints.txt anew from .venv.
 	@{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.new && mv constraints.new constraints.txt

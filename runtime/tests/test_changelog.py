@@ -7,6 +7,7 @@ import uuid
 import pytest
 import redis
 
+from madang_runtime.changelog.base import Count
 from madang_runtime.changelog.memory import MemoryChangeLog
 from madang_runtime.changelog.redis import RedisChangeLog
 from madang_runtime.errors import MadangError, reason
@@ -181,3 +182,27 @@ def test_a_dead_server_is_unavailable():
         with pytest.raises(MadangError) as caught:
             call()
         assert caught.value.reason == reason.ERROR_REASON_STORE_UNAVAILABLE
+
+
+def test_an_entry_is_finished_and_counted_in_one_step(log):
+    log.append([("1", b"one"), ("2", b"two"), ("3", b"three")])
+    one, two, three = (entry.position for entry in take(log))
+    a, b = Count("today", "a"), Count("today", "b")
+    assert log.count("g", {one: [a, b], two: [a]}, 60) == 2
+    assert log.counters("today") == {"a": 2, "b": 1}
+    assert log.count("g", {one: [a], two: [a], three: [Count("later", "a")]}, 60) == 1, (
+        "what another consumer finished meanwhile does not count again"
+    )
+    assert log.counters("today") == {"a": 2, "b": 1}
+    assert log.counters("later") == {"a": 1}
+    assert log.counters("never") == {}
+    assert log.behind("g") == 0
+
+
+def test_counters_are_kept_for_a_while(log):
+    log.append([("1", b"one"), ("2", b"two")])
+    one, two = (entry.position for entry in take(log))
+    log.count("g", {one: [Count("today", "a")]}, 0.05)
+    time.sleep(0.1)
+    assert log.counters("today") == {}
+    assert log.count("g", {two: []}, 60) == 1

@@ -133,6 +133,30 @@ def test_the_archive_has_one_row_an_item_with_all_inputs():
     assert (unscored["click"], unscored["item_ints"], unscored["propensity"]) == (None, [], 1.0)
 
 
+EXPLORED = {
+    "batch_id": "home-7",
+    "segment": "cohort=2",
+    "ranking": 5,
+    "rankings": 64,
+    "explored": b"\0\1",
+    "rates": np.array([0, 0.25], "<f4").tobytes(),
+    "pool_item_ids": ["x", "i1"],
+    "pool_impressions": np.array([900, 300], "<u4").tobytes(),
+    "pool_rewards": np.array([4, 30], "<u4").tobytes(),
+}
+
+
+def test_the_archive_has_what_a_bandit_did():
+    tried = page("r1", n=2, exploration=EXPLORED)
+    first, second, plain, *_ = decision_frame([tried, page("r2")]).iter_rows(named=True)
+    assert (first["explored"], first["rate"]) == (False, 0)
+    assert (second["explored"], second["rate"], second["ranking"]) == (True, 0.25, 5)
+    assert (second["bandit_batch"], second["segment"]) == ("home-7", "cohort=2")
+    assert (second["pool_item_ids"], second["pool_impressions"]) == (["x", "i1"], [900, 300])
+    assert second["pool_rewards"] == [4, 30]
+    assert (plain["explored"], plain["bandit_batch"], plain["pool_item_ids"]) == (False, None, [])
+
+
 def test_pages_are_forgotten(valkey):
     store = RedisDecisionStore(valkey, 1.0, ttl=0.2)
     store.keep([page("a"), page("b")])
@@ -229,6 +253,15 @@ def test_a_contribution_is_what_the_score_loses_without_the_value(scorer, explai
     )
     utility = [s.click[0] + 4 * s.order[0] for s in (with_, without)]
     assert price.contribution == pytest.approx(utility[0] - utility[1], abs=1e-5)
+
+
+def test_an_explanation_tells_the_draw_of_what_the_bandit_put_there(explain):
+    tried = page(n=2, exploration=EXPLORED)
+    assert not explain(tried, "i0").HasField("bandit")
+    draw = explain(tried, "i1").bandit
+    assert (draw.batch_id, draw.segment, draw.rate) == ("home-7", "cohort=2", 0.25)
+    assert (draw.ranking, draw.rankings, draw.pool) == (5, 64, 2)
+    assert (draw.impressions, draw.rewards) == (300, 30)
 
 
 def test_what_can_not_be_explained_says_why(scorer, explain):

@@ -105,7 +105,9 @@ class Catalogue:
 
 
 def _because(item: ranker_pb2.RecommendedItem, shown: int) -> str:
-    """The best reasons, and how many more there are."""
+    """The best reasons, and how many more there are; or the bandit, where it put the item."""
+    if item.explored:
+        return "bandit"
     best = ", ".join(f"{r.source} #{r.rank}" for r in item.reasons[:shown])
     more = len(item.reasons) - shown
     return f"{best} +{more}" if more > 0 else best
@@ -189,8 +191,17 @@ def print_why(
     console.print(f"  score      {answer.score:.3f}" + (f" = {terms}" if terms else ""))
     found = ", ".join(f"{s.source} #{s.rank}" for s in answer.reasons)
     console.print(f"  found by   {found}")
-    chance = "nothing was drawn" if answer.propensity == 1 else "drawn by the bandit"
-    console.print(f"  propensity {answer.propensity:.3g} ({chance})")
+    if answer.HasField("bandit"):
+        draw = answer.bandit
+        console.print(
+            f"  bandit     {draw.rewards} of {draw.impressions} paid in {draw.segment}; drew "
+            f"{draw.rate:.4f}, the best left of {draw.pool}"
+        )
+        console.print(
+            f"  propensity {answer.propensity:.3g}, in ranking {draw.ranking} of {draw.rankings}"
+        )
+    else:
+        console.print(f"  propensity {answer.propensity:.3g} (the score put it there)")
     if answer.unexplained:
         console.print(f"  features   {answer.unexplained}")
     for n, feature in enumerate(answer.features[:most]):

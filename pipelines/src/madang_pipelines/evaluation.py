@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from madang_candidate.arms import ArmFilter
 from madang_candidate.query import Query
 from madang_candidate.retrieval import Retrieval
 from madang_candidate.settings import CandidateSettings
@@ -62,7 +63,9 @@ class Lists:
         self._scorer = DcnScorer(_champion(registry, RANKER), Metrics())
         self._surface = load_surfaces(None)["home"]
         settings = CandidateSettings()
-        self._retrieval = Retrieval(make_sources(settings), settings.rrf_k, 10.0, threads=1)
+        self._retrieval = Retrieval(
+            make_sources(settings, ArmFilter()), settings.rrf_k, 10.0, threads=1
+        )
 
     @property
     def surface(self) -> Surface:

@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[Any]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-USER_VIEW, ITEM_VIEW = "user_profile", "item_profile"
+USER_VIEW, ITEM_VIEW, SEGMENT_VIEW = "user_profile", "item_profile", "user_segments"
 _CLICK_WEIGHT = 0.25
 _RATE_PRIOR = 20.0  # impressions at the mean rate that an item starts with
 

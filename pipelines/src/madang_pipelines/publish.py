@@ -10,10 +10,16 @@ import polars as pl
 from madang.common.v1 import tensor_pb2
 from madang.feature.v1 import feature_store_pb2 as pb
 from madang.feature.v1 import feature_store_pb2_grpc
-from madang_pipelines.features import ITEM_VIEW, USER_VIEW, load_views, model_features
+from madang_pipelines.features import (
+    ITEM_VIEW,
+    SEGMENT_VIEW,
+    USER_VIEW,
+    load_views,
+    model_features,
+)
 from madang_pipelines.training import Trained
 from madang_runtime.columns import block
-from madang_runtime.models.inputs import InputRows, columns_of
+from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
 
 _ROWS_A_MESSAGE = 2000
 _KINDS: tuple[tuple[str, type[np.generic]], ...] = (("FLOAT32", np.float32), ("INT64", np.int64))
@@ -27,6 +33,7 @@ def save_features(trained: Trained, folder: Path) -> None:
         (ITEM_VIEW, trained.item_ids, trained.items),
     ):
         _frame(view, ids, rows).write_parquet(folder / f"{view}.parquet")
+    trained.segments.write_parquet(folder / f"{SEGMENT_VIEW}.parquet")
 
 
 def _frame(view: str, ids: list[str], rows: InputRows) -> pl.DataFrame:
@@ -45,23 +52,28 @@ def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lamb
     """
     with grpc.insecure_channel(gateway) as channel:
         store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
-        for definition in load_views().values():
+        views = load_views()
+        for definition in views.values():
             request = pb.ApplyFeatureViewRequest(view=definition)
             store.ApplyFeatureView(request, timeout=10, wait_for_ready=True)
-        frames = {v: pl.read_parquet(folder / f"{v}.parquet") for v in (USER_VIEW, ITEM_VIEW)}
+        published = USER_VIEW, ITEM_VIEW, SEGMENT_VIEW
+        frames = {v: pl.read_parquet(folder / f"{v}.parquet") for v in published}
         total, written = sum(map(len, frames.values())), 0
         for view, frame in frames.items():
-            answer = store.StreamWriteFeatures(_messages(view, frame), timeout=300)
+            answer = store.StreamWriteFeatures(_messages(views[view], frame), timeout=300)
             written += answer.rows_written
             progress(written / max(total, 1))
     return written
 
 
-def _messages(view: str, frame: pl.DataFrame) -> Iterator[pb.StreamWriteFeaturesRequest]:
+def _messages(view: pb.FeatureView, frame: pl.DataFrame) -> Iterator[pb.StreamWriteFeaturesRequest]:
+    features = feature_refs(view)
     for part in frame.iter_slices(_ROWS_A_MESSAGE):
         blocks = []
         for dtype, kind in _KINDS:
-            columns = columns_of(model_features(), view, dtype)
+            columns = columns_of(features, view.name, dtype)
+            if not columns:
+                continue
             cells = [
                 np.nan_to_num(part[name].to_numpy()).reshape(len(part), -1).astype(kind)
                 for name in columns
@@ -79,5 +91,5 @@ def _messages(view: str, frame: pl.DataFrame) -> Iterator[pb.StreamWriteFeatures
                 )
             )
         ids = part["entity_id"].to_list()
-        write = pb.WriteFeaturesRequest(view=view, entity_ids=ids, blocks=blocks)
+        write = pb.WriteFeaturesRequest(view=view.name, entity_ids=ids, blocks=blocks)
         yield pb.StreamWriteFeaturesRequest(write=write)

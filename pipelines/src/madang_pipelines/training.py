@@ -17,6 +17,7 @@ from madang_candidate.model import TowerConfig
 from madang_candidate.popularity import AREA_RESOLUTION, count_popularity, learn_time_slots
 from madang_candidate.train import TowerTraining, export_user_tower, item_vectors
 from madang_candidate.train import train as train_towers
+from madang_pipelines.cohorts import user_segments
 from madang_pipelines.examples import Snapshots, dcn_examples, tower_examples
 from madang_pipelines.features import (
     ITEM_VIEW,
@@ -61,6 +62,7 @@ class Trained:
         versions: the registered version of each model.
         users, items: the rows that the feature store should serve, one a user or item.
         user_ids, item_ids: whose rows they are.
+        segments: the rows of the view user_segments.
     """
 
     versions: dict[str, str]
@@ -68,6 +70,7 @@ class Trained:
     items: InputRows
     user_ids: list[str]
     item_ids: list[str]
+    segments: pl.DataFrame
 
 
 def train_all(
@@ -163,6 +166,7 @@ def train_all(
         items,
         frames["users"]["user_id"].to_list(),
         frames["items"]["item_id"].to_list(),
+        user_segments(tables, towers, users),
     )
 
 

@@ -1,5 +1,6 @@
 """What the sources are asked, and what they answer."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from madang_candidate.tower import TowerBundle
 from madang_runtime.models.inputs import InputRows
+from madang_runtime.segments import EVERYBODY
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -26,6 +28,8 @@ class Query:
         latitude, longitude: degrees.
         hour: local hour of the day.
         limit: the most candidates a source should give.
+        surface: where they will be shown, for its bandit; "" for none.
+        segments: of the user, the most specific first.
     """
 
     bundle: TowerBundle
@@ -37,6 +41,8 @@ class Query:
     longitude: float
     hour: int
     limit: int
+    surface: str = ""
+    segments: Sequence[str] = (EVERYBODY,)
 
 
 @dataclass(frozen=True)

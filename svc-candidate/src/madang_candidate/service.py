@@ -1,6 +1,7 @@
 """Retrieve, RetrieveSimilar and GetIndexInfo, free of transport."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from madang_candidate.tower import TowerBundle
 from madang_runtime.dependency import Dependency
 from madang_runtime.errors import DEGRADABLE, Code, MadangError, reason
 from madang_runtime.models.inputs import InputRows
+from madang_runtime.segments import EVERYBODY, SegmentBy
 from madang_runtime.stages import Stages
 from madang_runtime.times import given_ms, now_ms
 
@@ -25,6 +27,16 @@ Features = Dependency[
 ]
 
 
+@dataclass(frozen=True)
+class _User:
+    """Their feature row, the rows of the items last acted on, what they hid, and their segments."""
+
+    row: InputRows
+    recent: Rows
+    hidden: list[str]
+    segments: list[str]
+
+
 class CandidateFinder:
     """The domain of the service.
 
@@ -32,14 +44,20 @@ class CandidateFinder:
         bundle: gives the model version that serves now.
         features: reads the user's row and last actions.
         retrieval: asks the sources.
+        segment_by: names the users' segments.
     """
 
     def __init__(
-        self, bundle: Callable[[], TowerBundle], features: Features, retrieval: Retrieval
+        self,
+        bundle: Callable[[], TowerBundle],
+        features: Features,
+        retrieval: Retrieval,
+        segment_by: SegmentBy,
     ) -> None:
         self._bundle = bundle
         self._features = features
         self._retrieval = retrieval
+        self._segment_by = segment_by
 
     def retrieve(self, request: pb.RetrieveRequest, stages: Stages) -> pb.RetrieveResponse:
         """Answer Retrieve.
@@ -49,40 +67,42 @@ class CandidateFinder:
         """
         bundle, place = self._bundle(), request.place
         deliverable = bundle.index.deliverable(place.latitude, place.longitude)
-        user, recent, hidden, token = self._user(bundle, request, stages)
+        user, token = self._user(bundle, request, stages)
         time_ms = given_ms(request, "request_time", now_ms())
         context = bundle.context(time_ms, place.latitude, place.longitude)
         with stages.stage("user_tower"):
-            vector = bundle.user_vector(user, context)
+            vector = bundle.user_vector(user.row, context)
         hour = int(context.ints[0, 0])
         query = Query(
             bundle=bundle,
-            user=user,
+            user=user.row,
             user_vector=vector,
-            recent=recent,
+            recent=user.recent,
             allowed=bundle.index.allowed(
-                deliverable, hour, request.kinds, [*request.exclude_item_ids, *hidden]
+                deliverable, hour, request.kinds, [*request.exclude_item_ids, *user.hidden]
             ),
             latitude=place.latitude,
             longitude=place.longitude,
             hour=hour,
             limit=request.limit or _DEFAULT_LIMIT,
+            surface=request.surface,
+            segments=user.segments,
         )
         with stages.stage("sources"):
             found = self._retrieval.retrieve(query)
         for name, error in found.late.items():
             stages.degrade(f"source {name}", error, "candidates of the other sources")
-        return _response(found, bundle, stages, token)
+        return _response(found, query, stages, token)
 
     def _user(
         self, bundle: TowerBundle, request: pb.RetrieveRequest, stages: Stages
-    ) -> tuple[InputRows, Rows, list[str], str]:
-        """The user's row, the rows of the items last acted on, the ids of what they hid, and the
-        freshness token."""
+    ) -> tuple[_User, str]:
+        """What is known of the user, and the freshness token."""
+        users = [request.user_id]
         lookup = feature_store_pb2.LookupFeaturesRequest(
-            lookups=[bundle.user_inputs.lookup([request.user_id])],
+            lookups=[bundle.user_inputs.lookup(users), *self._segment_by.lookups(users)],
             recent_actions=feature_store_pb2.RecentActionsLookup(
-                user_ids=[request.user_id], limit=_RECENT_ACTIONS
+                user_ids=users, limit=_RECENT_ACTIONS
             ),
             freshness_token=request.freshness_token,
         )
@@ -92,16 +112,17 @@ class CandidateFinder:
             if error.code not in DEGRADABLE:
                 raise
             stages.degrade("featurestore", error, "retrieved as for a newcomer")
-            return bundle.user_inputs.defaults(1), np.empty(0, np.int64), [], ""
+            return _User(bundle.user_inputs.defaults(1), np.empty(0, np.int64), [], [EVERYBODY]), ""
         # Searches join when svc-search gives their vectors.
         recent = answer.recent_actions[0]
         acted_on = [a.item_id for a in recent.actions if a.item_id]
-        return (
+        user = _User(
             bundle.user_inputs.pack(answer.rows[0], 1),
             bundle.index.rows(acted_on),
             list(recent.hidden_item_ids),
-            answer.serving_info.freshness_token,
+            self._segment_by.of(answer.rows[1:], 1)[0],
         )
+        return user, answer.serving_info.freshness_token
 
     def similar(
         self, request: pb.RetrieveSimilarRequest, stages: Stages
@@ -150,10 +171,8 @@ class CandidateFinder:
         )
 
 
-def _response(
-    found: Candidates, bundle: TowerBundle, stages: Stages, token: str
-) -> pb.RetrieveResponse:
-    rows = found.rows
+def _response(found: Candidates, query: Query, stages: Stages, token: str) -> pb.RetrieveResponse:
+    bundle, rows = query.bundle, found.rows
     return pb.RetrieveResponse(
         item_ids=[bundle.index.ids[r] for r in rows.tolist()],
         kinds=bundle.index.kinds[rows].tobytes(),
@@ -162,6 +181,7 @@ def _response(
         source_ranks=found.ranks.astype("<u2", copy=False).tobytes(),
         source_scores=_packed(found.source_scores),
         serving_info=stages.serving_info([bundle.version], freshness_token=token),
+        segments=query.segments,
     )
 
 

@@ -30,3 +30,13 @@ class CandidateSettings(ServiceSettings):
     weight_reactive: float = Field(1.0, ge=0, description="Weight of the last actions' source.")
     weight_again: float = Field(1.0, ge=0, description="Weight of what the user ordered before.")
     weight_popular: float = Field(0.5, ge=0, description="Weight of the popular source.")
+    weight_explore: float = Field(0.5, ge=0, description="Weight of what the bandit should try.")
+    segments: list[str] = Field(
+        [],
+        description="INT64 features view.feature of one view that say in which segments a user "
+        "is, the most specific first; none: everybody is alike. As the consumer has it.",
+    )
+    log_url: str = Field(
+        "redis://127.0.0.1:6379", description="redis:// or rediss:// of the change logs."
+    )
+    log_timeout_seconds: float = Field(1.0, gt=0, description="Longest wait for the logs.")

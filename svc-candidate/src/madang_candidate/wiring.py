@@ -2,20 +2,25 @@
 
 from madang.candidate.v1 import candidate_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
+from madang_candidate.arms import ArmFilter
 from madang_candidate.query import Source
 from madang_candidate.retrieval import Retrieval
 from madang_candidate.service import CandidateFinder
 from madang_candidate.servicer import CandidateServicer
 from madang_candidate.settings import CandidateSettings
 from madang_candidate.sources.again import AgainSource
+from madang_candidate.sources.explore import ExploreSource
 from madang_candidate.sources.popular import PopularSource
 from madang_candidate.sources.reactive import ReactiveSource
 from madang_candidate.sources.two_tower import TwoTowerSource
 from madang_candidate.tower import TowerBundle
+from madang_runtime.changelog.compacted_redis import RedisCompactedLog
+from madang_runtime.changelog.follower import Follower
 from madang_runtime.clients import Remote, open_channel
 from madang_runtime.models.hot import HotModel
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
 from madang_runtime.models.store_check import check_store
+from madang_runtime.segments import SegmentBy
 from madang_runtime.server import ServiceHost
 
 
@@ -38,7 +43,13 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         check_store(files.manifest, get_view)
         return TowerBundle(files, threads=settings.onnx_threads, exact_below=settings.exact_below)
 
-    retrieval = Retrieval(make_sources(settings), settings.rrf_k, settings.source_timeout_seconds)
+    arms = ArmFilter()
+    table = RedisCompactedLog(settings.log_url, "bandit", settings.log_timeout_seconds)
+    batches = Follower(table, "bandit", arms.apply, host.metrics)
+    host.closing.callback(batches.close)
+    retrieval = Retrieval(
+        make_sources(settings, arms), settings.rrf_k, settings.source_timeout_seconds
+    )
     host.closing.callback(retrieval.close)
     model = HotModel(
         host,
@@ -47,17 +58,19 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         settings.model_alias,
         load,
     )
-    finder = CandidateFinder(model.current, lookup, retrieval)
+    finder = CandidateFinder(model.current, lookup, retrieval, SegmentBy(settings.segments))
     servicer = CandidateServicer(finder, host.stages)
     host.register(candidate_pb2_grpc.add_CandidateServiceServicer_to_server, servicer)
+    batches.start()
     model.start()
 
 
-def make_sources(settings: CandidateSettings) -> list[Source]:
+def make_sources(settings: CandidateSettings, arms: ArmFilter) -> list[Source]:
     """The sources in the order in which answers list them."""
     return [
         TwoTowerSource(settings.weight_two_tower),
         ReactiveSource(settings.weight_reactive, settings.rrf_k),
         AgainSource(settings.weight_again),
         PopularSource(settings.weight_popular),
+        ExploreSource(settings.weight_explore, arms),
     ]

@@ -1,21 +1,26 @@
-"""`python -m madang_ranker.consumer`: apply feedback, in a process of its own."""
+"""`python -m madang_ranker.consumer`: apply feedback and learn from it, in a process of its own."""
 
 import logging
 import os
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from madang.feature.v1 import feature_store_pb2_grpc
-from madang_ranker.feedback import LOG, FeedbackConsumer
+from madang_ranker.bandit.batches import TABLE, BatchMaker
+from madang_ranker.bandit.counting import BanditCounter
+from madang_ranker.feedback import ARCHIVE_GROUP, BANDIT_GROUP, GROUP, LOG, FeedbackConsumer
 from madang_ranker.feedback_archive import FeedbackArchiver
 from madang_ranker.settings import FeedbackSettings
 from madang_ranker.stores.parquet import ParquetArchive, feedback_frame
+from madang_ranker.surfaces import load_surfaces
 from madang_runtime.changelog.base import ChangeLog
 from madang_runtime.clients import Remote, open_channel
+from madang_runtime.segments import SegmentBy
 from madang_runtime.server import ServiceHost, run
 
 log = logging.getLogger(__name__)
@@ -30,23 +35,54 @@ class ConsumerSettings(FeedbackSettings):
         "", description="fsspec URL of the folder that logs feedback as Parquet; empty: none."
     )
     archive_flush_seconds: float = Field(10.0, gt=0, description="How often that is written.")
+    surfaces: Path | None = Field(None, description="YAML of surfaces; unset takes the built-in.")
+    segments: list[str] = Field(
+        [],
+        description="INT64 features view.feature of one view that say in which segments a user "
+        "is, the most specific first; none: everybody is alike. As svc-candidate has it.",
+    )
+    bandit_seconds: float = Field(
+        600.0, gt=0, description="How often the bandits learn what was counted."
+    )
+    feature_timeout_seconds: float = Field(
+        2.0, gt=0, description="Longest wait for the feature store."
+    )
 
 
 def wire(host: ServiceHost, settings: ConsumerSettings) -> None:
-    """Start to apply feedback, and to archive it."""
+    """Start to apply feedback, to count it for the bandits, and to archive it."""
     channel = open_channel(settings.gateway, settings.max_message_bytes)
     host.closing.callback(channel.close)
     name = f"{socket.gethostname()}-{os.getpid()}"
     store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+    surfaces = load_surfaces(settings.surfaces)
+    policies = {name: s.bandit for name, s in surfaces.items() if s.bandit}
+    groups = [GROUP]
+    groups += [BANDIT_GROUP] if policies else []
+    groups += [ARCHIVE_GROUP] if settings.archive_url else []
     consumer = FeedbackConsumer(
         _open(host, settings, LOG),
         _open(host, settings, f"{LOG}-rejected"),
-        Remote(store.RecordActions, "record_actions", 2.0, host.tracer),
+        Remote(
+            store.RecordActions, "record_actions", settings.feature_timeout_seconds, host.tracer
+        ),
         host.metrics,
         name,
-        archived=bool(settings.archive_url),
+        groups,
     )
     loops = [consumer.run]
+    if policies:
+        counter = BanditCounter(
+            _open(host, settings, LOG),
+            Remote(store.LookupFeatures, "segments", settings.feature_timeout_seconds, host.tracer),
+            SegmentBy(settings.segments),
+            policies,
+            name,
+        )
+        batches = settings.open_table(TABLE)
+        host.closing.callback(batches.close)
+        maker = BatchMaker(_open(host, settings, LOG), batches, policies, settings.bandit_seconds)
+        loops += [counter.run, maker.run]
     if settings.archive_url:
         flush = settings.archive_flush_seconds
         archiver = FeedbackArchiver(

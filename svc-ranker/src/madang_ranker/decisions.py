@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang.ranker.v1.decision_pb2 import Decision
-from madang_ranker.proposed import Proposed
-from madang_ranker.scoring import ScoreRequest, Scores
+from madang_ranker.listing import Listing
 from madang_ranker.surfaces import DEFAULT, Surface
 from madang_runtime.metrics import Metrics
 
@@ -140,13 +139,12 @@ class DecisionLog:
 def decision_of(
     request: pb.RecommendRequest,
     answer: pb.RecommendResponse,
-    proposed: Proposed,
-    shown: NDArray[np.intp],
+    listing: Listing,
+    page: slice,
     surface: Surface,
-    inputs: ScoreRequest | None,
-    scores: Scores | None,
 ) -> Decision:
-    """The page as it is kept: see the proto. `shown` are the rows of what is proposed."""
+    """The page as it is kept: see the proto."""
+    shown, proposed, tried = listing.order[page], listing.proposed, listing.tried
     decision = Decision(
         request_id=answer.request_id,
         user_id=request.user_id,
@@ -154,10 +152,11 @@ def decision_of(
         surface=request.surface or DEFAULT,
         model=answer.serving_info.models[0],
         degraded=answer.serving_info.degraded,
+        first_position=page.start + 1,
         item_ids=[item.item_id for item in answer.items],
         kinds=bytes(item.kind for item in answer.items),
         scores=_packed([item.score for item in answer.items]),
-        propensities=_packed(np.ones(len(shown))),
+        propensities=_packed(tried.list.propensities[page] if tried else np.ones(len(shown))),
         sources=proposed.reasons.sources,
         source_ranks=proposed.reasons.ranks[shown].tobytes(),
         source_scores=proposed.reasons.scores[shown].tobytes(),
@@ -165,8 +164,9 @@ def decision_of(
         order_weight=surface.order_weight,
         reactives=_packed(proposed.reactive[shown]),
         reactive_weight=surface.reactive_weight,
+        exploration=tried.of_page(proposed, page) if tried else None,
     )
-    if inputs and scores:
+    if (inputs := listing.inputs) and (scores := listing.scores):
         decision.clicks = _packed(scores.click[shown])
         decision.orders = _packed(scores.order[shown])
         decision.user_ints = inputs.user.ints.tobytes()

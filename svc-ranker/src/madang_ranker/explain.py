@@ -56,6 +56,8 @@ class Explainer:
                 len(decision.item_ids),
             ).at(i),
         )
+        if decision.HasField("exploration") and decision.exploration.explored[i]:
+            answer.bandit.CopyFrom(_draw(decision, i))
         scorer = self._scorer()
         if not decision.clicks:
             answer.unexplained = "scoring was degraded: the page is in the order of retrieval"
@@ -113,6 +115,22 @@ def _valued(
         )
         for column, contribution in zip(columns, contributions.tolist(), strict=True)
     ]
+
+
+def _draw(decision: Decision, i: int) -> pb.BanditDraw:
+    """How the bandit came to put the item there."""
+    found = decision.exploration
+    at = list(found.pool_item_ids).index(decision.item_ids[i])
+    return pb.BanditDraw(
+        batch_id=found.batch_id,
+        segment=found.segment,
+        ranking=found.ranking,
+        rankings=found.rankings,
+        impressions=int(np.frombuffer(found.pool_impressions, "<u4")[at]),
+        rewards=int(np.frombuffer(found.pool_rewards, "<u4")[at]),
+        rate=_number(found.rates, i),
+        pool=len(found.pool_item_ids),
+    )
 
 
 def _place(decision: Decision, item_id: str) -> int:

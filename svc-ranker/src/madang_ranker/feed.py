@@ -12,17 +12,20 @@ from madang.common.v1 import place_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang.ranker.v1.decision_pb2 import Decision
+from madang_ranker.bandit.layer import BanditLayer
 from madang_ranker.decisions import decision_of
 from madang_ranker.dependencies import Candidates, Features
+from madang_ranker.listing import Listing
 from madang_ranker.paging import Page, next_token, parse_page
 from madang_ranker.proposed import Floats, Proposed
 from madang_ranker.reasons import Reasons
 from madang_ranker.scoring import DcnScorer, ScoreRequest, Scores
 from madang_ranker.shedding import candidates_under
-from madang_ranker.surfaces import Surface, find_surface
+from madang_ranker.surfaces import DEFAULT, Surface, find_surface
 from madang_runtime.errors import DEGRADABLE, MadangError
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.scope import SCOPE
+from madang_runtime.segments import EVERYBODY
 from madang_runtime.stages import Stages
 from madang_runtime.times import given_ms, now_ms
 
@@ -36,6 +39,7 @@ class Feed:
         scorer: gives the model version that serves now.
         candidates, features: the services that it calls.
         surfaces: the configured surfaces by name.
+        bandit: tries items in lists.
         note: is told every page that is shown.
     """
 
@@ -45,12 +49,14 @@ class Feed:
         candidates: Candidates,
         features: Features,
         surfaces: Mapping[str, Surface],
+        bandit: BanditLayer,
         note: Callable[[Decision], None],
     ) -> None:
         self._scorer = scorer
         self._candidates = candidates
         self._features = features
         self._surfaces = surfaces
+        self._bandit = bandit
         self._note = note
 
     def recommend(self, request: pb.RecommendRequest, stages: Stages) -> pb.RecommendResponse:
@@ -66,44 +72,72 @@ class Feed:
             kept = candidates_under(SCOPE.get().pressure, size, surface, stages)
             page = replace(page, candidates=kept)
         proposed = self._propose(request, page, surface, scorer, stages)
-        models = [scorer.version]
-        scores: Scores | None = None
-        inputs: ScoreRequest | None = None
-        token = ""
-        if proposed.item_ids:
-            try:
-                user, items, token = self._hydrate(
-                    scorer, request.user_id, proposed.item_ids, request.freshness_token, stages
-                )
-            except MadangError as error:
-                _degradable(error)
-                stages.degrade("featurestore", error, "ordered as retrieved, not scored")
-            else:
-                context = scorer.context(
-                    page.time_ms, request.place.latitude, request.place.longitude
-                )
-                inputs = ScoreRequest(user, context, items)
-                with stages.stage("score"):
-                    scores = scorer.score(inputs)
+        listing, token = self._list(request, page, surface, scorer, proposed, stages)
+        part = slice(page.offset, page.offset + size)
+        following = replace(page, offset=part.stop)
+        more = part.stop < len(listing.order)
+        answer = pb.RecommendResponse(
+            items=listing.items(part),
+            next_page_token=next_token(request, following) if more else "",
+            serving_info=stages.serving_info([scorer.version], freshness_token=token),
+            request_id=secrets.token_hex(16),
+        )
+        if answer.items:
+            decision = decision_of(request, answer, listing, part, surface)
+            decision.request_time.FromMilliseconds(page.time_ms)
+            self._note(decision)
+        return answer
+
+    def _list(
+        self,
+        request: pb.RecommendRequest,
+        page: Page,
+        surface: Surface,
+        scorer: DcnScorer,
+        proposed: Proposed,
+        stages: Stages,
+    ) -> tuple[Listing, str]:
+        """Score and order what is proposed; and the freshness token of the features."""
+        inputs, scores, token = self._scored(request, page, scorer, proposed, stages)
         utility = proposed.order
         if scores:
             utility = surface.utility(scores.click, scores.order)
             utility += np.float32(surface.reactive_weight) * proposed.reactive
         order = np.argsort(-utility, kind="stable")
-        shown = order[page.offset : page.offset + size]
-        following = replace(page, offset=page.offset + size)
-        answer = pb.RecommendResponse(
-            items=[_item(proposed, scores, utility, i) for i in shown.tolist()],
-            next_page_token=next_token(request, following) if following.offset < len(order) else "",
-            serving_info=stages.serving_info(models, freshness_token=token),
-            request_id=secrets.token_hex(16),
+        tried = self._bandit.merge(
+            request.surface or DEFAULT,
+            surface.bandit,
+            request.user_id,
+            page.time_ms,
+            proposed,
+            order,
         )
-        if answer.items:
-            decision = decision_of(request, answer, proposed, shown, surface, inputs, scores)
-            decision.first_position = page.offset + 1
-            decision.request_time.FromMilliseconds(page.time_ms)
-            self._note(decision)
-        return answer
+        order = tried.list.order if tried else order
+        return Listing(proposed, inputs, scores, utility, order, tried), token
+
+    def _scored(
+        self,
+        request: pb.RecommendRequest,
+        page: Page,
+        scorer: DcnScorer,
+        proposed: Proposed,
+        stages: Stages,
+    ) -> tuple[ScoreRequest | None, Scores | None, str]:
+        """The model's inputs and scores, None without items or features; the freshness token."""
+        if not proposed.item_ids:
+            return None, None, ""
+        try:
+            user, items, token = self._hydrate(
+                scorer, request.user_id, proposed.item_ids, request.freshness_token, stages
+            )
+        except MadangError as error:
+            _degradable(error)
+            stages.degrade("featurestore", error, "ordered as retrieved, not scored")
+            return None, None, ""
+        context = scorer.context(page.time_ms, request.place.latitude, request.place.longitude)
+        inputs = ScoreRequest(user, context, items)
+        with stages.stage("score"):
+            return inputs, scorer.score(inputs), token
 
     def _propose(
         self,
@@ -120,6 +154,7 @@ class Feed:
             place=request.place,
             request_time=request_time,
             limit=page.candidates,
+            surface=(request.surface or DEFAULT) if surface.bandit else "",
             kinds=surface.kind_values,
             exclude_item_ids=request.exclude_item_ids,
             freshness_token=request.freshness_token,
@@ -136,6 +171,7 @@ class Feed:
             answer.kinds,
             np.frombuffer(answer.scores, "<f4"),
             Reasons.of(answer),
+            answer.segments[0] if answer.segments else EVERYBODY,
         )
 
     @staticmethod
@@ -206,17 +242,6 @@ class Feed:
             view.pack(next(rows), len(ids)) if ids else view.defaults(0) for view, ids in inputs
         )
         return user, items, answer.serving_info.freshness_token
-
-
-def _item(proposed: Proposed, scores: Scores | None, utility: Floats, i: int) -> pb.RecommendedItem:
-    return pb.RecommendedItem(
-        item_id=proposed.item_ids[i],
-        kind=proposed.kinds[i],  # type: ignore[arg-type]
-        score=float(utility[i]),
-        click_probability=float(scores.click[i]) if scores else 0.0,
-        conversion_probability=float(scores.order[i]) if scores else 0.0,
-        reasons=proposed.reasons.at(i),
-    )
 
 
 def _degradable(error: MadangError) -> None:

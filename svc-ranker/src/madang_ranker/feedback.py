@@ -14,7 +14,8 @@ from madang_runtime.times import given_ms, now_ms
 
 log = logging.getLogger(__name__)
 
-LOG, GROUP, ARCHIVE_GROUP = "feedback", "features", "archive"
+LOG = "feedback"
+GROUP, BANDIT_GROUP, ARCHIVE_GROUP = "features", "bandit", "archive"
 _FUTURE_MS = 300_000
 BATCH = 500
 _RETRY_SECONDS = 0.2
@@ -72,7 +73,7 @@ class FeedbackConsumer:
         rejected: keeps events that the store refuses, which is a bug, for people to look at.
         record: the feature store.
         name: of this consumer, unlike any other's.
-        archived: whether a `FeedbackArchiver` works too; if not, nothing is kept for one.
+        groups: that work the log off; nothing is kept for others.
     """
 
     def __init__(
@@ -82,9 +83,9 @@ class FeedbackConsumer:
         record: RecordActions,
         metrics: Metrics,
         name: str,
-        archived: bool = False,
+        groups: Sequence[str] = (GROUP,),
     ) -> None:
-        self._archived = archived
+        self._groups = groups
         self._log = feedback
         self._rejected = rejected
         self._record = record
@@ -136,10 +137,10 @@ class FeedbackConsumer:
     def _keep_house(self, stop: threading.Event) -> None:
         while not stop.wait(_TRIM_SECONDS):
             try:
-                if not self._archived:
-                    self._log.forget(ARCHIVE_GROUP)
+                for group in {GROUP, BANDIT_GROUP, ARCHIVE_GROUP}.difference(self._groups):
+                    self._log.forget(group)
                 self._log.trim()
-                for group in (GROUP, ARCHIVE_GROUP) if self._archived else (GROUP,):
+                for group in self._groups:
                     self._metrics.log_behind.labels(LOG, group).set(self._log.behind(group))
             except MadangError as error:
                 log.warning("feedback is not trimmed: %s", error.message)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang_ranker.reasons import Reasons
+from madang_runtime.segments import EVERYBODY
 
 REACTIVE = "reactive"
 Floats = NDArray[np.float32]
@@ -21,12 +22,14 @@ class Proposed:
         kinds: one ItemKind byte an item.
         order: the proposer's scores, descending, which rank when scoring can't.
         reasons: who proposed what.
+        segment: of the user, the most specific one.
     """
 
     item_ids: list[str]
     kinds: bytes
     order: Floats
     reasons: Reasons
+    segment: str = EVERYBODY
 
     @cached_property
     def reactive(self) -> Floats:

@@ -54,6 +54,14 @@ class Reasons:
                 strength[given] = (scores - scores.min()) / span if span > 0 else 1
         return strength
 
+    def given_by(self, source: str) -> NDArray[np.intp]:
+        """The items that a source gave, by its rank."""
+        if source not in self.sources:
+            return np.empty(0, np.intp)
+        ranks = self.ranks[:, self.sources.index(source)]
+        given = np.flatnonzero(ranks)
+        return given[np.argsort(ranks[given], kind="stable")]
+
     def at(self, i: int) -> list[pb.SourceRank]:
         """The reasons of one item, best rank first."""
         found = [

@@ -6,6 +6,8 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from madang_runtime.changelog.base import ChangeLog
+from madang_runtime.changelog.compacted import CompactedLog
+from madang_runtime.changelog.compacted_redis import RedisCompactedLog
 from madang_runtime.changelog.redis import RedisChangeLog
 from madang_runtime.settings import ServiceSettings
 
@@ -32,6 +34,12 @@ class FeedbackSettings(ServiceSettings):
             self.log_timeout_seconds,
             synced=self.log_synced,
             abandoned_after=abandoned_after,
+        )
+
+    def open_table(self, name: str) -> CompactedLog:
+        """A compacted log of these settings."""
+        return RedisCompactedLog(
+            self.log_url, name, self.log_timeout_seconds, synced=self.log_synced
         )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from madang.common.v1 import place_pb2
+from madang_ranker.bandit.policy import BanditPolicy
 from madang_runtime.errors import Code, MadangError, reason
 
 Floats = NDArray[np.float32]
@@ -24,6 +25,7 @@ class Surface(BaseModel):
         candidates: how many to retrieve.
         click_weight, order_weight: the utility's weights.
         reactive_weight: of how near an item is to the user's last actions, in [0, 1].
+        bandit: how it explores; None: not at all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +35,7 @@ class Surface(BaseModel):
     click_weight: float = Field(1.0, ge=0)
     order_weight: float = Field(4.0, ge=0)
     reactive_weight: float = Field(0.0, ge=0)
+    bandit: BanditPolicy | None = None
 
     @property
     def kind_values(self) -> "list[place_pb2.ItemKind.ValueType]":

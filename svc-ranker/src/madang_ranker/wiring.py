@@ -3,6 +3,9 @@
 from madang.candidate.v1 import candidate_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2_grpc
+from madang_ranker.bandit.batches import TABLE
+from madang_ranker.bandit.draws import BanditDraws
+from madang_ranker.bandit.layer import BanditLayer
 from madang_ranker.decisions import DecisionLog
 from madang_ranker.explain import Explainer
 from madang_ranker.feed import Feed
@@ -13,6 +16,7 @@ from madang_ranker.settings import RankerSettings
 from madang_ranker.stores.decisions import RedisDecisionStore
 from madang_ranker.stores.parquet import ParquetArchive, decision_frame
 from madang_ranker.surfaces import load_surfaces
+from madang_runtime.changelog.follower import Follower
 from madang_runtime.clients import Remote, open_channel
 from madang_runtime.models.hot import HotModel
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
@@ -54,11 +58,15 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
         kept, archive, host.metrics, flush_seconds=settings.decisions_flush_seconds
     )
     host.closing.callback(decisions.close)
+    draws = BanditDraws()
+    batches = Follower(settings.open_table(TABLE), TABLE, draws.apply, host.metrics)
+    host.closing.callback(batches.close)
     feed = Feed(
         model.current,
         Remote(candidates.Retrieve, "retrieve", settings.candidate_timeout_seconds, host.tracer),
         Remote(store.LookupFeatures, "features", settings.feature_timeout_seconds, host.tracer),
         load_surfaces(settings.surfaces),
+        BanditLayer(draws.of),
         decisions.note,
     )
     feedback = settings.open_log(LOG)
@@ -66,4 +74,5 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
     explainer = Explainer(decisions, model.current)
     servicer = RankerServicer(feed, FeedbackIntake(feedback), explainer, host.stages)
     host.register(ranker_pb2_grpc.add_RankerServiceServicer_to_server, servicer)
+    batches.start()
     model.start()

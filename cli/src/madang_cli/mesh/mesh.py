@@ -27,6 +27,7 @@ from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError, free_p
 
 STORE, GATEWAY, CONSUMER = "store", "gateway", "consumer"
 _MODULES = {CONSUMER: "madang_ranker.consumer"}
+_SEGMENTS = ["user_segments.cohort", "user_segments.demographic"]
 
 
 @dataclass(frozen=True)
@@ -194,9 +195,12 @@ class LocalMesh:
         }
         store = f"redis://{self._addresses[STORE]}"
         given |= {"featurestore": {"store_url": store}}.get(service, {"log_url": store})
+        if service in ("candidate", CONSUMER):
+            given["segments"] = json.dumps(_SEGMENTS)
         if service == CONSUMER:
             given["archive_url"] = f"file://{self._folder}/feedback"
             given["archive_flush_seconds"] = "2"
+            given["bandit_seconds"] = "1"
         if service == "ranker":
             given["decisions_url"] = f"file://{self._folder}/decisions"
             given["decisions_flush_seconds"] = "2"

@@ -1,6 +1,6 @@
 """What every change log can do. `runtime/tests/test_changelog.py` is the suite of them all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 REMEMBER_IDS_MS = 86_400_000
@@ -17,6 +17,18 @@ class Entry(NamedTuple):
 
     position: str
     payload: bytes
+
+
+class Count(NamedTuple):
+    """What to count.
+
+    Attributes:
+        counters: the set of counters.
+        name: of the counter within it.
+    """
+
+    counters: str
+    name: str
 
 
 class ChangeLog(Protocol):
@@ -47,6 +59,21 @@ class ChangeLog(Protocol):
 
     def done(self, group: str, positions: Sequence[str]) -> None:
         """Finish entries: the group does not get them again."""
+
+    def count(self, group: str, counted: Mapping[str, Sequence[Count]], keep: float) -> int:
+        """Finish entries and count them, in one step: each entry counts once, whoever dies.
+
+        Args:
+            group: whose entries they are.
+            counted: of each position, what to count by one.
+            keep: seconds that a set of counters is kept after it was last counted in.
+
+        Returns:
+            how many entries the group had not finished yet.
+        """
+
+    def counters(self, counters: str) -> dict[str, int]:
+        """A set of counters by name; empty when there is none."""
 
     def behind(self, group: str) -> int:
         """How many entries the group has not finished."""

@@ -1,8 +1,13 @@
 """Errors of the logs, and which of Redis mean that it is away for now."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import redis
 
 from madang_runtime.errors import Code, MadangError, reason
+
+T = TypeVar("T")
 
 # A replica after a failover and a full memory refuse writes for a while, as a dead server does.
 AWAY = (
@@ -42,3 +47,11 @@ def unavailable(error: Exception) -> MadangError:
         f"the store does not answer: {type(error).__name__}",
         retry_after=0.2,
     )
+
+
+def guarded(call: Callable[[], T]) -> T:
+    """Call the store. Raises: MadangError STORE_UNAVAILABLE."""
+    try:
+        return call()
+    except AWAY as error:
+        raise unavailable(error) from error

@@ -2,10 +2,11 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from madang_runtime.changelog.base import REMEMBER_IDS_MS, Entry
+from madang_runtime.changelog.base import REMEMBER_IDS_MS, Count, Entry
 from madang_runtime.changelog.errors import log_full
 
 
@@ -31,6 +32,7 @@ class MemoryChangeLog:
         self._next = 0
         self._seen: dict[str, float] = {}
         self._groups: dict[str, _Group] = {}
+        self._counters: dict[str, tuple[float, Counter[str]]] = {}
 
     def append(self, entries: Sequence[tuple[str, bytes]]) -> list[bool]:
         """See `ChangeLog.append`."""
@@ -78,6 +80,23 @@ class MemoryChangeLog:
         with self._changed:
             for position in positions:
                 self._groups[group].taken.pop(int(position), None)
+
+    def count(self, group: str, counted: Mapping[str, Sequence[Count]], keep: float) -> int:
+        """See `ChangeLog.count`."""
+        with self._changed:
+            taken = self._groups[group].taken
+            fresh = [p for p in counted if taken.pop(int(p), None)]
+            for counters, name in (count for p in fresh for count in counted[p]):
+                _, counts = self._counters.get(counters, (0.0, Counter()))
+                counts[name] += 1
+                self._counters[counters] = time.monotonic() + keep, counts
+            return len(fresh)
+
+    def counters(self, counters: str) -> dict[str, int]:
+        """See `ChangeLog.counters`."""
+        with self._changed:
+            until, counts = self._counters.get(counters, (0.0, Counter()))
+            return dict(counts) if until > time.monotonic() else {}
 
     def behind(self, group: str) -> int:
         """See `ChangeLog.behind`."""

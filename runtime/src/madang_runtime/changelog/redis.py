@@ -1,15 +1,13 @@
 """A log in a stream of Valkey or Redis."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import redis
 
-from madang_runtime.changelog.base import REMEMBER_IDS_MS, Entry
-from madang_runtime.changelog.errors import AWAY, log_full, not_synced, unavailable
-
-T = TypeVar("T")
+from madang_runtime.changelog.base import REMEMBER_IDS_MS, Count, Entry
+from madang_runtime.changelog.errors import AWAY, guarded, log_full, not_synced, unavailable
 
 _PAYLOAD = "p"
 _RECLAIM_EVERY = 1.0
@@ -26,6 +24,24 @@ for i = 2, #KEYS do
   end
 end
 return fresh
+"""
+
+# KEYS: the stream, the sets of counters. ARGV: the group, how long counters are kept (ms), and of
+# each entry: its position, how many counts, those as the index of their set and their name.
+_COUNT = """
+local at, finished = 3, 0
+while at <= #ARGV do
+  local position, last = ARGV[at], at + 1 + 2 * ARGV[at + 1]
+  if redis.call('XACK', KEYS[1], ARGV[1], position) == 1 then
+    finished = finished + 1
+    for i = at + 2, last, 2 do
+      redis.call('HINCRBY', KEYS[tonumber(ARGV[i])], ARGV[i + 1], 1)
+    end
+  end
+  at = last + 1
+end
+for i = 2, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[2]) end
+return finished
 """
 
 
@@ -65,6 +81,7 @@ class RedisChangeLog:
         self._max_entries = max_entries
         self._abandoned_ms = round(abandoned_after * 1000)
         self._append = self._client.register_script(_APPEND)
+        self._count = self._client.register_script(_COUNT)
         self._reclaimed = 0.0
 
     def append(self, entries: Sequence[tuple[str, bytes]]) -> list[bool]:
@@ -75,7 +92,7 @@ class RedisChangeLog:
         self._append(keys, [REMEMBER_IDS_MS, self._max_entries, *payloads], client=pipe)
         if self._synced:
             pipe.execute_command("WAITAOF", 1, 0, self._timeout_ms)
-        fresh, *synced = _guard(lambda: pipe.execute(raise_on_error=False))
+        fresh, *synced = guarded(lambda: pipe.execute(raise_on_error=False))
         if isinstance(fresh, Exception):
             raise unavailable(fresh) if isinstance(fresh, AWAY) else fresh
         if fresh is None:
@@ -86,7 +103,7 @@ class RedisChangeLog:
 
     def take(self, group: str, consumer: str, limit: int, wait: float) -> list[Entry]:
         """See `ChangeLog.take`."""
-        return _guard(lambda: self._take(group, consumer, limit, wait))
+        return guarded(lambda: self._take(group, consumer, limit, wait))
 
     def _take(self, group: str, consumer: str, limit: int, wait: float) -> list[Entry]:
         try:
@@ -118,15 +135,35 @@ class RedisChangeLog:
     def done(self, group: str, positions: Sequence[str]) -> None:
         """See `ChangeLog.done`."""
         if positions:
-            _guard(lambda: self._client.xack(self._stream, group, *positions))
+            guarded(lambda: self._client.xack(self._stream, group, *positions))
+
+    def count(self, group: str, counted: Mapping[str, Sequence[Count]], keep: float) -> int:
+        """See `ChangeLog.count`."""
+        sets = sorted({count.counters for counts in counted.values() for count in counts})
+        index = {counters: i for i, counters in enumerate(sets, 2)}
+        arguments: list[str | int] = [group, round(keep * 1000)]
+        for position, counts in counted.items():
+            arguments += [position, len(counts)]
+            for count in counts:
+                arguments += [index[count.counters], count.name]
+        keys = [self._stream, *map(self._counters_key, sets)]
+        return int(guarded(lambda: self._count(keys, arguments)))
+
+    def counters(self, counters: str) -> dict[str, int]:
+        """See `ChangeLog.counters`."""
+        found = guarded(lambda: self._client.hgetall(self._counters_key(counters)))
+        return {name.decode(): int(n) for name, n in found.items()}
+
+    def _counters_key(self, counters: str) -> str:
+        return f"{self._stream}:counters:{counters}"
 
     def behind(self, group: str) -> int:
         """See `ChangeLog.behind`."""
-        for found in _guard(self._groups):
+        for found in guarded(self._groups):
             if found["name"].decode() == group:
                 lag = found["lag"]
                 return int(found["pending"]) + int(0 if lag is None else lag)
-        return int(_guard(lambda: self._client.xlen(self._stream)))
+        return int(guarded(lambda: self._client.xlen(self._stream)))
 
     def _groups(self) -> list[dict[str, Any]]:
         if not self._client.exists(self._stream):
@@ -141,11 +178,11 @@ class RedisChangeLog:
             if self._client.exists(self._stream):
                 self._client.xgroup_destroy(self._stream, group)
 
-        _guard(call)
+        guarded(call)
 
     def trim(self) -> None:
         """See `ChangeLog.trim`."""
-        _guard(self._trim)
+        guarded(self._trim)
 
     def _trim(self) -> None:
         needed = [self._first_needed(found) for found in self._groups()]
@@ -173,10 +210,3 @@ def _entries(found: list[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
         for position, fields in found
         if fields is not None
     ]
-
-
-def _guard(call: Callable[[], T]) -> T:
-    try:
-        return call()
-    except AWAY as error:
-        raise unavailable(error) from error

@@ -2,11 +2,14 @@
 
 Decisions have one row an item shown: request_id, time (UTC, ms), user_id, surface, latitude,
 longitude, model, model_version, degraded (list), position (from 1), item_id, kind, score, click,
-order, propensity, sources (list), source_ranks (list, 0 for none), source_scores (list); and the
-model's inputs in its order (see the version's manifest): user_ints, user_floats, context_ints,
-context_floats, item_ints, item_floats (lists, NaN or 0 for no value).
+order, propensity, sources (list), source_ranks (list, 0 for none), source_scores (list); what a
+bandit did: explored, bandit_batch (null where nothing is drawn), segment, ranking, rate; what it
+chose from: pool_item_ids, pool_impressions, pool_rewards (lists); and the model's inputs in its
+order (see the version's manifest): user_ints, user_floats, context_ints, context_floats,
+item_ints, item_floats (lists, NaN or 0 for no value).
 
-Feedback has one row an event: event_id, type, user_id, item_id, request_id, time (UTC, ms). A crash
+Feedback has one row an event: event_id, type, user_id, item_id, request_id, surface, time (UTC,
+ms). A crash
 between writing a part and finishing its entries writes them again: take unique event_ids.
 """
 
@@ -23,6 +26,7 @@ from numpy.typing import NDArray
 
 from madang.ranker.v1.decision_pb2 import Decision
 from madang.ranker.v1.ranker_pb2 import FeedbackEvent, FeedbackType
+from madang_ranker.surfaces import DEFAULT
 
 Row = TypeVar("Row")
 
@@ -62,6 +66,7 @@ def feedback_frame(events: Sequence[FeedbackEvent]) -> pl.DataFrame:
             "user_id": [e.user_id for e in events],
             "item_id": [e.item_id for e in events],
             "request_id": [e.request_id for e in events],
+            "surface": [e.surface or DEFAULT for e in events],
             "time": times.cast(pl.Datetime("ms", "UTC")),
         }
     )
@@ -124,6 +129,7 @@ def _frame(group: list[Decision]) -> pl.DataFrame:
             "sources": of_pages([list(d.sources) for d in group], pl.List(text)),
             "source_ranks": vectors("source_ranks", "<u2", pl.UInt16(), rows),
             "source_scores": vectors("source_scores", "<f4", pl.Float32(), rows),
+            **_explored(group, of_pages),
             "user_ints": vectors("user_ints", "<i8", pl.Int64(), pages)[page],
             "user_floats": vectors("user_floats", "<f4", pl.Float32(), pages)[page],
             "context_ints": vectors("context_ints", "<i8", pl.Int64(), pages)[page],
@@ -132,3 +138,31 @@ def _frame(group: list[Decision]) -> pl.DataFrame:
             "item_floats": vectors("item_floats", "<f4", pl.Float32(), rows),
         }
     )
+
+
+def _explored(
+    group: list[Decision], of_pages: Callable[[list[object], pl.DataType], pl.Series]
+) -> dict[str, pl.Series]:
+    """The columns of what bandits did."""
+    found = [d.exploration for d in group]
+    sizes = [len(d.item_ids) for d in group]
+
+    def of_items(field: str, dtype: str) -> NDArray[np.generic]:
+        width = np.dtype(dtype).itemsize
+        packed = [getattr(e, field) or bytes(n * width) for e, n in zip(found, sizes, strict=True)]
+        return np.frombuffer(b"".join(packed), dtype)
+
+    def of_pools(field: str) -> list[object]:
+        return [pl.Series(np.frombuffer(getattr(e, field), "<u4")) for e in found]
+
+    text, number = pl.String(), pl.UInt32()
+    return {
+        "explored": pl.Series(of_items("explored", "u1").astype(bool)),
+        "bandit_batch": of_pages([e.batch_id or None for e in found], text),
+        "segment": of_pages([e.segment or None for e in found], text),
+        "ranking": of_pages([e.ranking for e in found], number),
+        "rate": pl.Series(of_items("rates", "<f4"), dtype=pl.Float32),
+        "pool_item_ids": of_pages([list(e.pool_item_ids) for e in found], pl.List(text)),
+        "pool_impressions": of_pages(of_pools("pool_impressions"), pl.List(number)),
+        "pool_rewards": of_pages(of_pools("pool_rewards"), pl.List(number)),
+    }

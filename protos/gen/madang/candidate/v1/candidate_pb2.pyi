@@ -34,12 +34,17 @@ class RetrieveRequest(_message.Message):
     KINDS_FIELD_NUMBER: _builtins.int
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _builtins.int
     FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    SURFACE_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """user_id is the user; an unknown one is served as a newcomer."""
     limit: _builtins.int
     """limit is the most candidates; default 500, at most 2,000."""
     freshness_token: _builtins.str
     """freshness_token asks for features of at least this state."""
+    surface: _builtins.str
+    """surface is where the candidates will be shown: the source "explore" proposes what its bandit
+    should try. Empty: it proposes nothing.
+    """
     @_builtins.property
     def place(self) -> _place_pb2.Place:
         """place is where the order would go."""
@@ -66,10 +71,11 @@ class RetrieveRequest(_message.Message):
         kinds: _abc.Iterable[_place_pb2.ItemKind.ValueType] | None = ...,
         exclude_item_ids: _abc.Iterable[_builtins.str] | None = ...,
         freshness_token: _builtins.str = ...,
+        surface: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "request_time", b"request_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_item_ids", b"exclude_item_ids", "freshness_token", b"freshness_token", "kinds", b"kinds", "limit", b"limit", "place", b"place", "request_time", b"request_time", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_item_ids", b"exclude_item_ids", "freshness_token", b"freshness_token", "kinds", b"kinds", "limit", b"limit", "place", b"place", "request_time", b"request_time", "surface", b"surface", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -88,6 +94,7 @@ class RetrieveResponse(_message.Message):
     SOURCE_RANKS_FIELD_NUMBER: _builtins.int
     SOURCE_SCORES_FIELD_NUMBER: _builtins.int
     SERVING_INFO_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
     kinds: _builtins.bytes
     """kinds has one ItemKind byte a candidate."""
     scores: _builtins.bytes
@@ -110,6 +117,10 @@ class RetrieveResponse(_message.Message):
     def serving_info(self) -> _serving_info_pb2.ServingInfo:
         """serving_info carries the tower's version, stage timings and degradations."""
 
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """segments of the user, the most specific first; the last is "all"."""
+
     def __init__(
         self,
         *,
@@ -120,10 +131,11 @@ class RetrieveResponse(_message.Message):
         source_ranks: _builtins.bytes = ...,
         source_scores: _builtins.bytes = ...,
         serving_info: _serving_info_pb2.ServingInfo | None = ...,
+        segments: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["serving_info", b"serving_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids", "kinds", b"kinds", "scores", b"scores", "serving_info", b"serving_info", "source_ranks", b"source_ranks", "source_scores", b"source_scores", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids", "kinds", b"kinds", "scores", b"scores", "segments", b"segments", "serving_info", b"serving_info", "source_ranks", b"source_ranks", "source_scores", b"source_scores", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

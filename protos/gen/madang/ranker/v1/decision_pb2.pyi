@@ -57,6 +57,7 @@ class Decision(_message.Message):
     ORDER_WEIGHT_FIELD_NUMBER: _builtins.int
     REACTIVES_FIELD_NUMBER: _builtins.int
     REACTIVE_WEIGHT_FIELD_NUMBER: _builtins.int
+    EXPLORATION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """request_id of the page."""
     user_id: _builtins.str
@@ -127,6 +128,10 @@ class Decision(_message.Message):
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """sources are the names of the sources."""
 
+    @_builtins.property
+    def exploration(self) -> Global___Exploration:
+        """exploration is what the surface's bandit did to the list; unset where nothing is drawn."""
+
     def __init__(
         self,
         *,
@@ -157,11 +162,68 @@ class Decision(_message.Message):
         order_weight: _builtins.float = ...,
         reactives: _builtins.bytes = ...,
         reactive_weight: _builtins.float = ...,
+        exploration: Global___Exploration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "place", b"place", "request_time", b"request_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration", "model", b"model", "place", b"place", "request_time", b"request_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_weight", b"click_weight", "clicks", b"clicks", "context_floats", b"context_floats", "context_ints", b"context_ints", "degraded", b"degraded", "first_position", b"first_position", "item_floats", b"item_floats", "item_ids", b"item_ids", "item_ints", b"item_ints", "kinds", b"kinds", "model", b"model", "order_weight", b"order_weight", "orders", b"orders", "place", b"place", "propensities", b"propensities", "reactive_weight", b"reactive_weight", "reactives", b"reactives", "request_id", b"request_id", "request_time", b"request_time", "scores", b"scores", "source_ranks", b"source_ranks", "source_scores", b"source_scores", "sources", b"sources", "surface", b"surface", "user_floats", b"user_floats", "user_id", b"user_id", "user_ints", b"user_ints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_weight", b"click_weight", "clicks", b"clicks", "context_floats", b"context_floats", "context_ints", b"context_ints", "degraded", b"degraded", "exploration", b"exploration", "first_position", b"first_position", "item_floats", b"item_floats", "item_ids", b"item_ids", "item_ints", b"item_ints", "kinds", b"kinds", "model", b"model", "order_weight", b"order_weight", "orders", b"orders", "place", b"place", "propensities", b"propensities", "reactive_weight", b"reactive_weight", "reactives", b"reactives", "request_id", b"request_id", "request_time", b"request_time", "scores", b"scores", "source_ranks", b"source_ranks", "source_scores", b"source_scores", "sources", b"sources", "surface", b"surface", "user_floats", b"user_floats", "user_id", b"user_id", "user_ints", b"user_ints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Exploration(_message.Message):
+    """Exploration is what a bandit put on a page of n items, out of a pool of k."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    RANKING_FIELD_NUMBER: _builtins.int
+    RANKINGS_FIELD_NUMBER: _builtins.int
+    EXPLORED_FIELD_NUMBER: _builtins.int
+    RATES_FIELD_NUMBER: _builtins.int
+    POOL_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    POOL_IMPRESSIONS_FIELD_NUMBER: _builtins.int
+    POOL_REWARDS_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """batch_id of the counts that were drawn from."""
+    segment: _builtins.str
+    """segment of the user whose counts they are."""
+    ranking: _builtins.int
+    """ranking that was taken, from 0."""
+    rankings: _builtins.int
+    """rankings of the batch."""
+    explored: _builtins.bytes
+    """explored has one byte an item: 1 where the bandit put it, 0 where its score did."""
+    rates: _builtins.bytes
+    """rates that were drawn of the explored items, float32 [n]; 0 for the others."""
+    pool_impressions: _builtins.bytes
+    """pool_impressions are their impressions in the window, uint32 [k]."""
+    pool_rewards: _builtins.bytes
+    """pool_rewards are their rewards in the window, uint32 [k]."""
+    @_builtins.property
+    def pool_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """pool_item_ids are the items that the bandit chose from."""
+
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        segment: _builtins.str = ...,
+        ranking: _builtins.int = ...,
+        rankings: _builtins.int = ...,
+        explored: _builtins.bytes = ...,
+        rates: _builtins.bytes = ...,
+        pool_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        pool_impressions: _builtins.bytes = ...,
+        pool_rewards: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "explored", b"explored", "pool_impressions", b"pool_impressions", "pool_item_ids", b"pool_item_ids", "pool_rewards", b"pool_rewards", "ranking", b"ranking", "rankings", b"rankings", "rates", b"rates", "segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Exploration: _TypeAlias = Exploration  # noqa: Y015

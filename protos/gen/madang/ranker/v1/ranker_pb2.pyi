@@ -165,6 +165,7 @@ class RecommendedItem(_message.Message):
     CLICK_PROBABILITY_FIELD_NUMBER: _builtins.int
     CONVERSION_PROBABILITY_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
+    EXPLORED_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """item_id of the item."""
     kind: _place_pb2.ItemKind.ValueType
@@ -175,6 +176,8 @@ class RecommendedItem(_message.Message):
     """click_probability in [0, 1] if seen; 0 when scoring was degraded."""
     conversion_probability: _builtins.float
     """conversion_probability in [0, 1] if seen (not given a click); 0 when scoring was degraded."""
+    explored: _builtins.bool
+    """explored says that the bandit put the item here, not its score."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceRank]:
         """reasons are the sources that proposed the item, best rank first."""
@@ -188,10 +191,11 @@ class RecommendedItem(_message.Message):
         click_probability: _builtins.float = ...,
         conversion_probability: _builtins.float = ...,
         reasons: _abc.Iterable[Global___SourceRank] | None = ...,
+        explored: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_probability", b"click_probability", "conversion_probability", b"conversion_probability", "item_id", b"item_id", "kind", b"kind", "reasons", b"reasons", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_probability", b"click_probability", "conversion_probability", b"conversion_probability", "explored", b"explored", "item_id", b"item_id", "kind", b"kind", "reasons", b"reasons", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -371,6 +375,7 @@ class FeedbackEvent(_message.Message):
     ITEM_ID_FIELD_NUMBER: _builtins.int
     EVENT_TIME_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SURFACE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """event_id identifies the event; the same id is taken once within a day."""
     type: Global___FeedbackType.ValueType
@@ -381,6 +386,8 @@ class FeedbackEvent(_message.Message):
     """item_id is the item."""
     request_id: _builtins.str
     """request_id is the RecommendResponse's that showed the item, if it was one."""
+    surface: _builtins.str
+    """surface where it happened, for whose bandit it counts; default "home"."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """event_time is when it happened; unset means now. At most 5 minutes in the future."""
@@ -394,10 +401,11 @@ class FeedbackEvent(_message.Message):
         item_id: _builtins.str = ...,
         event_time: _timestamp_pb2.Timestamp | None = ...,
         request_id: _builtins.str = ...,
+        surface: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "event_time", b"event_time", "item_id", b"item_id", "request_id", b"request_id", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "event_time", b"event_time", "item_id", b"item_id", "request_id", b"request_id", "surface", b"surface", "type", b"type", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -474,6 +482,7 @@ class ExplainResponse(_message.Message):
     FEATURES_FIELD_NUMBER: _builtins.int
     UNEXPLAINED_FIELD_NUMBER: _builtins.int
     SERVING_INFO_FIELD_NUMBER: _builtins.int
+    BANDIT_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """user_id it was shown to."""
     surface: _builtins.str
@@ -512,6 +521,10 @@ class ExplainResponse(_message.Message):
     def serving_info(self) -> _serving_info_pb2.ServingInfo:
         """serving_info carries the model that scored the page and what was degraded in it."""
 
+    @_builtins.property
+    def bandit(self) -> Global___BanditDraw:
+        """bandit says how the item was drawn; unset when the score put it where it was."""
+
     def __init__(
         self,
         *,
@@ -528,14 +541,65 @@ class ExplainResponse(_message.Message):
         features: _abc.Iterable[Global___FeatureContribution] | None = ...,
         unexplained: _builtins.str = ...,
         serving_info: _serving_info_pb2.ServingInfo | None = ...,
+        bandit: Global___BanditDraw | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "request_time", b"request_time", "serving_info", b"serving_info"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bandit", b"bandit", "place", b"place", "request_time", b"request_time", "serving_info", b"serving_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "item_id", b"item_id", "place", b"place", "position", b"position", "propensity", b"propensity", "reasons", b"reasons", "request_time", b"request_time", "score", b"score", "serving_info", b"serving_info", "surface", b"surface", "terms", b"terms", "unexplained", b"unexplained", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandit", b"bandit", "features", b"features", "item_id", b"item_id", "place", b"place", "position", b"position", "propensity", b"propensity", "reasons", b"reasons", "request_time", b"request_time", "score", b"score", "serving_info", b"serving_info", "surface", b"surface", "terms", b"terms", "unexplained", b"unexplained", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class BanditDraw(_message.Message):
+    """BanditDraw is how the bandit came to an item: the drawn rate was the best left in this ranking."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BATCH_ID_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    RANKING_FIELD_NUMBER: _builtins.int
+    RANKINGS_FIELD_NUMBER: _builtins.int
+    IMPRESSIONS_FIELD_NUMBER: _builtins.int
+    REWARDS_FIELD_NUMBER: _builtins.int
+    RATE_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
+    batch_id: _builtins.str
+    """batch_id of the counts that were drawn from."""
+    segment: _builtins.str
+    """segment of the user whose counts they are."""
+    ranking: _builtins.int
+    """ranking that the user had in this hour, from 0."""
+    rankings: _builtins.int
+    """rankings of the batch; the propensity is a share of them."""
+    impressions: _builtins.int
+    """impressions of the item in the window."""
+    rewards: _builtins.int
+    """rewards of the item in the window."""
+    rate: _builtins.float
+    """rate that was drawn from the posterior."""
+    pool: _builtins.int
+    """pool is how many items could have been drawn."""
+    def __init__(
+        self,
+        *,
+        batch_id: _builtins.str = ...,
+        segment: _builtins.str = ...,
+        ranking: _builtins.int = ...,
+        rankings: _builtins.int = ...,
+        impressions: _builtins.int = ...,
+        rewards: _builtins.int = ...,
+        rate: _builtins.float = ...,
+        pool: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "impressions", b"impressions", "pool", b"pool", "ranking", b"ranking", "rankings", b"rankings", "rate", b"rate", "rewards", b"rewards", "segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BanditDraw: _TypeAlias = BanditDraw  # noqa: Y015
 
 @_typing.final
 class UtilityTerm(_message.Message):

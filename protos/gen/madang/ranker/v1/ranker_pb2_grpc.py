@@ -82,7 +82,8 @@ class RankerServiceServicer:
     def RecordFeedback(self, request, context):
         """RecordFeedback takes what users did with what they were shown. Events are in the log when it
         answers, and on disk if the store syncs always (or MADANG_RANKER_LOG_SYNCED is set); they are
-        applied to features, last actions and hidden items once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+        applied to features, last actions and hidden items once each, within about a second,
+        and counted for the bandit of their surface. Errors: FIELD_INVALID (nothing of the call was taken),
         LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

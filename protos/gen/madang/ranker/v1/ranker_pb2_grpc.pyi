@@ -46,7 +46,8 @@ class RankerServiceStub:
     RecordFeedback: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.RecordFeedbackRequest, _ranker_pb2.RecordFeedbackResponse]
     """RecordFeedback takes what users did with what they were shown. Events are in the log when it
     answers, and on disk if the store syncs always (or MADANG_RANKER_LOG_SYNCED is set); they are
-    applied to features, last actions and hidden items once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+    applied to features, last actions and hidden items once each, within about a second,
+    and counted for the bandit of their surface. Errors: FIELD_INVALID (nothing of the call was taken),
     LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
     """
     Explain: _grpc.UnaryUnaryMultiCallable[_ranker_pb2.ExplainRequest, _ranker_pb2.ExplainResponse]
@@ -74,7 +75,8 @@ class RankerServiceAsyncStub(RankerServiceStub):
     RecordFeedback: _aio.UnaryUnaryMultiCallable[_ranker_pb2.RecordFeedbackRequest, _ranker_pb2.RecordFeedbackResponse]  # type: ignore[assignment]
     """RecordFeedback takes what users did with what they were shown. Events are in the log when it
     answers, and on disk if the store syncs always (or MADANG_RANKER_LOG_SYNCED is set); they are
-    applied to features, last actions and hidden items once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+    applied to features, last actions and hidden items once each, within about a second,
+    and counted for the bandit of their surface. Errors: FIELD_INVALID (nothing of the call was taken),
     LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
     """
     Explain: _aio.UnaryUnaryMultiCallable[_ranker_pb2.ExplainRequest, _ranker_pb2.ExplainResponse]  # type: ignore[assignment]
@@ -117,7 +119,8 @@ class RankerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_ranker_pb2.RecordFeedbackResponse, _abc.Awaitable[_ranker_pb2.RecordFeedbackResponse]]:
         """RecordFeedback takes what users did with what they were shown. Events are in the log when it
         answers, and on disk if the store syncs always (or MADANG_RANKER_LOG_SYNCED is set); they are
-        applied to features, last actions and hidden items once each, within about a second. Errors: FIELD_INVALID (nothing of the call was taken),
+        applied to features, last actions and hidden items once each, within about a second,
+        and counted for the bandit of their surface. Errors: FIELD_INVALID (nothing of the call was taken),
         LOG_FULL, STORE_UNAVAILABLE (send the same events again: known ids are not taken twice).
         """
 

@@ -1,0 +1,107 @@
+"""Keeps a replica's memory at the state of a compacted log."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from madang_runtime.changelog.compacted import CompactedLog
+from madang_runtime.errors import Code, MadangError, reason
+from madang_runtime.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+Apply = Callable[[Mapping[str, bytes | None], bool], None]
+_AT_ONCE = 1000
+
+
+class Follower:
+    """Applies the changes of a log, from a thread and whenever a reader wants a later state.
+
+    Args:
+        table: the log.
+        name: of it, in metrics and messages.
+        apply: takes changes by key, None for deleted, and whether they begin anew: whatever was
+            applied before is then void. Never called twice at once.
+        metrics: tell how far behind it is.
+        every: seconds between looks.
+    """
+
+    def __init__(
+        self, table: CompactedLog, name: str, apply: Apply, metrics: Metrics, every: float = 0.5
+    ) -> None:
+        self._table = table
+        self._name = name
+        self._apply = apply
+        self._behind = metrics.log_behind.labels(name, "replica")
+        self._applied = metrics.log_applied.labels(name)
+        self._every = every
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._looked = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name=f"follow-{name}", daemon=True)
+        self.position = 0
+
+    @property
+    def age(self) -> float:
+        """Seconds since the log was last seen whole: what was written since may be missing."""
+        return time.monotonic() - self._looked
+
+    def start(self) -> None:
+        """Reach the log's end if it can be had now, and follow from then on."""
+        self._look()
+        self._thread.start()
+
+    def reach(self, position: int) -> None:
+        """Apply at least up to a position, in a round trip when it is not reached yet.
+
+        Raises:
+            MadangError: NOT_FRESH_YET, when the log can't be read or has no such position.
+        """
+        if self.position >= position:
+            return
+        self._look()
+        if self.position < position:
+            raise MadangError(
+                Code.UNAVAILABLE,
+                reason.ERROR_REASON_NOT_FRESH_YET,
+                f"{self._name}: this replica has reached {self.position}, asked for {position}",
+                retry_after=0.1,
+            )
+
+    def close(self) -> None:
+        """Stop following."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._table.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every):
+            self._look()
+
+    def _look(self) -> None:
+        """Apply what is new; an error leaves everything as it is, for the next look."""
+        try:
+            with self._lock:
+                self._catch_up()
+        except MadangError as error:
+            log.warning("%s is as of %.1f s ago: %s", self._name, self.age, error.message)
+        except Exception:
+            log.exception("%s could not be applied", self._name)
+
+    def _catch_up(self) -> None:
+        started = time.monotonic()
+        while True:
+            found = self._table.changes(self.position, _AT_ONCE)
+            anew = found.latest < self.position  # the store lost its last writes, or all
+            if anew:
+                found = self._table.changes(0, _AT_ONCE)
+            if found.changed or anew:
+                self._apply(found.changed, anew)
+                self._applied.inc(len(found.changed))
+            self.position = found.position
+            self._behind.set(found.latest - found.position)
+            if found.position >= found.latest:
+                self._looked = started
+                return

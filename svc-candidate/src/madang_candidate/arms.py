@@ -1,0 +1,115 @@
+"""The filter layer of the bandit: which of the arms at hand are worth a try."""
+
+from collections.abc import Mapping, Sequence
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madang.ranker.v1 import bandit_pb2
+from madang_candidate.index import Floats, ItemIndex, Rows, top
+from madang_runtime.segments import EVERYBODY
+
+Numbers = NDArray[np.float64]
+_Z = 1.645  # a one-sided bound of 95 %
+
+
+def lower_bound(impressions: Numbers, rewards: Numbers) -> Floats:
+    """Wilson's lower bound of rewards / impressions; 0 without impressions.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA
+    1927.
+    """
+    n = np.maximum(impressions, 1)
+    p = np.minimum(rewards / n, 1)
+    z2 = _Z**2
+    centre = p + z2 / (2 * n)
+    spread = _Z * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    bound = np.maximum((centre - spread) / (1 + z2 / n), 0)
+    return np.where((impressions > 0) & (rewards > 0), bound, 0).astype(np.float32)
+
+
+class SurfaceArms:
+    """One surface's batch as columns beside the items of an index.
+
+    Everybody's impressions say what is fresh. What pays is by the segment's own counts, to which
+    everybody's rate adds at most `pooling` impressions.
+    """
+
+    def __init__(self, batch: bandit_pb2.BanditBatch, index: ItemIndex) -> None:
+        self.index = index
+        self._batch = batch
+        self._segments = {s.segment: s for s in batch.segments}
+        rows = map(index.row, batch.item_ids)  # None for an arm that is no item any more
+        self._rows = np.array([-1 if row is None else row for row in rows], np.int64)
+        self._bounds: dict[str, Floats] = {}
+        self._everybody = self._counts(EVERYBODY)
+        self._fresh = self._everybody[0] < batch.fresh_below
+        ids = np.array([crc32(i.encode()) for i in index.ids], np.uint64)
+        self._chance = _mixed(ids ^ np.uint64(batch.seed))
+
+    def propose(self, segments: Sequence[str], allowed: Rows) -> tuple[Rows, Floats]:
+        """The allowed arms of highest bound, then fresh ones by chance; and their bounds.
+
+        The choice among fresh arms is the same for everyone as long as the batch stands, so that
+        what is drawn of them has an exact propensity.
+        """
+        bounds = self._bounds_of(segments[0])[allowed]
+        paying = np.flatnonzero(bounds > 0)
+        kept = paying[top(bounds[paying], self._batch.keep)]
+        fresh = np.setdiff1d(np.flatnonzero(self._fresh[allowed]), kept, assume_unique=True)
+        drawn = fresh[top(self._chance[allowed[fresh]], self._batch.fresh)]
+        chosen = np.concatenate([kept, drawn])
+        return allowed[chosen], bounds[chosen]
+
+    def _bounds_of(self, segment: str) -> Floats:
+        if segment not in self._bounds:
+            counts = impressions, rewards = self._counts(segment)
+            if segment != EVERYBODY:
+                shown, paid = self._everybody
+                pooled = np.minimum(self._batch.pooling, shown)
+                counts = impressions + pooled, rewards + pooled * paid / np.maximum(shown, 1)
+            self._bounds[segment] = lower_bound(*counts)
+        return self._bounds[segment]
+
+    def _counts(self, segment: str) -> tuple[Numbers, Numbers]:
+        """Impressions and rewards of each item of the index."""
+        impressions, rewards = np.zeros((2, len(self.index)))
+        if found := self._segments.get(segment):
+            rows = self._rows[np.frombuffer(found.arms, "<u4")]
+            known = rows >= 0
+            impressions[rows[known]] = np.frombuffer(found.impressions, "<u4")[known]
+            rewards[rows[known]] = np.frombuffer(found.rewards, "<u4")[known]
+        return impressions, rewards
+
+
+class ArmFilter:
+    """The last batch of each surface; fed by a `Follower`."""
+
+    def __init__(self) -> None:
+        self._batches: dict[str, bandit_pb2.BanditBatch] = {}
+        self._arms: dict[str, SurfaceArms] = {}
+
+    def apply(self, changed: Mapping[str, bytes | None], anew: bool) -> None:
+        """Take batches by surface; None removes one."""
+        batches = {} if anew else dict(self._batches)
+        for surface, payload in changed.items():
+            batches.pop(surface, None)
+            if payload is not None:
+                batches[surface] = bandit_pb2.BanditBatch.FromString(payload)
+        self._batches = batches
+        self._arms = {s: a for s, a in self._arms.items() if s not in changed and not anew}
+
+    def arms(self, surface: str, index: ItemIndex) -> SurfaceArms | None:
+        """A surface's arms among the items of an index; None before the first batch."""
+        arms, batch = self._arms.get(surface), self._batches.get(surface)
+        if batch and (arms is None or arms.index is not index):
+            arms = self._arms[surface] = SurfaceArms(batch, index)
+        return arms if batch else None
+
+
+def _mixed(numbers: NDArray[np.uint64]) -> Floats:
+    """Numbers to [0, 1) as if by chance (the finaliser of splitmix64)."""
+    mixed = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) / 2.0**64).astype(np.float32)

@@ -1,0 +1,159 @@
+"""The rankings of a batch, drawn once and shared by all requests until the next."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from madang.ranker.v1 import bandit_pb2
+from madang_runtime.segments import EVERYBODY
+
+Floats = NDArray[np.float32]
+Counts = NDArray[np.uint32]
+Rates = NDArray[np.float64]
+# Arms without counts share so many draws of the prior, by their ids.
+_UNSEEN = 1024
+_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment's draws.
+
+    Attributes:
+        row_of_arm: row of each of the batch's arms, -1 where the segment has no counts of it.
+        impressions, rewards: by row.
+        rates: float16, shape [rows, rankings]: draws from each arm's Beta posterior.
+    """
+
+    row_of_arm: NDArray[np.int32]
+    impressions: Counts
+    rewards: Counts
+    rates: NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """n items' draws: rates [n, rankings], and the counts [n] that they come from."""
+
+    rates: Floats
+    impressions: Counts
+    rewards: Counts
+
+
+class BatchDraws:
+    """A batch with M draws of each arm and segment.
+
+    The draws of an arm are independent of those of others, column m of all arms is ranking m
+    (Thompson, 1933: to rank by draws from the posterior is to choose an arm as often as it is
+    believed to be the best). The same batch gives the same draws in every process.
+    """
+
+    def __init__(self, batch: bandit_pb2.BanditBatch) -> None:
+        self.batch_id = batch.batch_id
+        self.rankings = batch.rankings
+        self._arm_of = {item_id: arm for arm, item_id in enumerate(batch.item_ids)}
+        prior = batch.prior_successes, batch.prior_failures
+        self._unseen = _draw(
+            np.full(_UNSEEN, prior[0]), np.full(_UNSEEN, prior[1]), batch.rankings, [batch.seed]
+        )
+        priors = _priors(batch)
+        self._pooled = batch.pooling > 0
+        self._segments = {s.segment: _segment(s, priors, batch) for s in batch.segments}
+
+    def ranking_of(self, user_id: str, hour: int) -> int:
+        """The ranking that a user has in an hour, in [0, rankings)."""
+        digest = blake2b(f"{user_id}\x1f{hour}".encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little") % self.rankings
+
+    def draw(self, segment: str, item_ids: Sequence[str]) -> Drawn:
+        """Look up the draws of items, in a segment or, where it has no counts of an item, of
+        everybody. Items without any counts have draws of the prior, by their id."""
+        n = len(item_ids)
+        rates = self._unseen[[crc32(i.encode()) % _UNSEEN for i in item_ids]].astype(np.float32)
+        impressions, rewards = np.zeros(n, np.uint32), np.zeros(n, np.uint32)
+        arms = np.array([self._arm_of.get(i, -1) for i in item_ids], np.int64)
+        names = (EVERYBODY, segment) if self._pooled else (segment,)
+        for known in filter(None, map(self._segments.get, names)):
+            rows = np.where(arms >= 0, known.row_of_arm[arms], -1)
+            counted = rows >= 0
+            rates[counted] = known.rates[rows[counted]]
+            impressions[counted] = known.impressions[rows[counted]]
+            rewards[counted] = known.rewards[rows[counted]]
+        return Drawn(rates, impressions, rewards)
+
+
+def _priors(batch: bandit_pb2.BanditBatch) -> Rates:
+    """α and β of each arm's prior in a segment, shape [2, arms]: everybody's posterior mean, worth
+    `pooling` impressions, so that a segment with few counts leans on all."""
+    flat = np.array([[batch.prior_successes], [batch.prior_failures]])
+    priors = np.repeat(flat, len(batch.item_ids), axis=1)
+    everybody = next((s for s in batch.segments if s.segment == EVERYBODY), None)
+    if not everybody or not batch.pooling:
+        return priors
+    arms, counts = _counts(everybody)
+    priors[:, arms] += counts
+    pooled: Rates = batch.pooling * priors / priors.sum(axis=0)
+    return pooled
+
+
+def _counts(segment: bandit_pb2.BanditSegment) -> tuple[NDArray[np.uint32], Rates]:
+    """The arms that have counts, and their successes and failures, shape [2, k]."""
+    impressions = np.frombuffer(segment.impressions, "<u4").astype(np.float64)
+    rewards = np.frombuffer(segment.rewards, "<u4")
+    # Several rewards may follow from one impression, and a reward may outlive its impression.
+    counts = np.stack([rewards, np.maximum(impressions - rewards, 0)])
+    return np.frombuffer(segment.arms, "<u4"), counts
+
+
+def _segment(
+    segment: bandit_pb2.BanditSegment, priors: Rates, batch: bandit_pb2.BanditBatch
+) -> Segment:
+    arms, counts = _counts(segment)
+    if segment.segment == EVERYBODY:
+        counts += [[batch.prior_successes], [batch.prior_failures]]
+    else:
+        counts += priors[:, arms]
+    row_of_arm = np.full(len(batch.item_ids), -1, np.int32)
+    row_of_arm[arms] = np.arange(len(arms), dtype=np.int32)
+    return Segment(
+        row_of_arm,
+        np.frombuffer(segment.impressions, "<u4"),
+        np.frombuffer(segment.rewards, "<u4"),
+        _draw(counts[0], counts[1], batch.rankings, [batch.seed, crc32(segment.segment.encode())]),
+    )
+
+
+def _draw(successes: Rates, failures: Rates, rankings: int, seed: list[int]) -> NDArray[np.float16]:
+    """Draws of Beta posteriors, shape [arms, rankings]."""
+    rng = np.random.default_rng(seed)
+    rates = np.empty((len(successes), rankings), np.float16)
+    for start in range(0, len(successes), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        rates[part] = rng.beta(
+            successes[part, None], failures[part, None], (len(successes[part]), rankings)
+        )
+    return rates
+
+
+class BanditDraws:
+    """The last batch of each surface; fed by a `Follower`."""
+
+    def __init__(self) -> None:
+        self._surfaces: dict[str, BatchDraws] = {}
+
+    def apply(self, changed: Mapping[str, bytes | None], anew: bool) -> None:
+        """Take batches by surface; None removes one."""
+        surfaces = {} if anew else dict(self._surfaces)
+        for surface, payload in changed.items():
+            surfaces.pop(surface, None)
+            if payload is not None:
+                surfaces[surface] = BatchDraws(bandit_pb2.BanditBatch.FromString(payload))
+        self._surfaces = surfaces
+
+    def of(self, surface: str) -> BatchDraws | None:
+        """A surface's draws, None before its first batch."""
+        return self._surfaces.get(surface)
