@@ -94,8 +94,11 @@ class Ours:
         shown, rewards = self._total
         counts = np.stack([rewards, np.maximum(shown - rewards, 0)])
         prior = np.array([SERVED.prior_successes, SERVED.prior_failures]).reshape(2, 1, 1, 1)
-        everybody = prior + counts.sum(axis=2, keepdims=True)
-        posterior = counts + SERVED.pooling * everybody / everybody.sum(axis=0)
+        earned = prior + counts.sum(axis=(2, 3), keepdims=True)
+        failures = np.minimum(prior[1], prior[0] * earned[1] / earned[0])
+        everybody = np.stack([prior[0] + 0 * failures, failures]) + counts.sum(2, keepdims=True)
+        pooled = np.stack([np.ones_like(everybody[0]), everybody[1] / everybody[0]])
+        posterior = counts + SERVED.pooling * pooled
         alpha, beta = posterior[..., None]
         rates = self._rng.beta(alpha, beta, (*shown.shape, SERVED.rankings))
         self._best: Ints = rates.argmax(axis=2)  # [seeds, segments, rankings]

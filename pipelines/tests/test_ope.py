@@ -62,8 +62,8 @@ def test_wrong_propensities_are_noticed(million):
 def test_the_logging_policy_is_estimated_by_its_own_log(million):
     found = evaluate(million, LOGGING)
     assert found.effective_rows == pytest.approx(len(million))
-    assert found.estimates["IPS"].value == pytest.approx(on_policy(million).value)
-    assert on_policy(million).holds(value(LOGGING))
+    assert found.estimates["IPS"].value == pytest.approx(on_policy(million.reward).value)
+    assert on_policy(million.reward).holds(value(LOGGING))
 
 
 def test_intervals_hold_as_often_as_they_say():

@@ -59,7 +59,7 @@ def test_what_pays_in_the_segment_passes_and_fresh_arms_by_chance():
 
 def test_what_pays_for_everybody_passes_in_a_small_segment():
     index, allowed = make_index(50), np.arange(50)
-    made = batch({"all": {"i1": (9000, 900)}, "cohort=1": {"i1": (5, 0)}}, pooling=300)
+    made = batch({"all": {"i1": (9000, 900)}, "cohort=1": {"i1": (5, 0)}}, pooling=30)
     rows, bounds = arms_of(made, index).propose(["cohort=1"], allowed)
     assert rows[0] == 1
     assert bounds[0] == pytest.approx(lower_bound(np.array([305.0]), np.array([30.0]))[0])

@@ -5,7 +5,7 @@ import sys
 import threading
 import urllib.request
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import grpc
 import typer
@@ -18,10 +18,19 @@ from madang_cli.mesh.mesh import LocalMesh, MeshInfo, find, healthy
 from madang_cli.mesh.processes import ProcessFailedError
 from madang_cli.reflect import CallError, find_rpc
 from madang_cli.reflect import call as call_rpc
-from madang_cli.show import Catalogue, print_data, print_off_policy, print_quality, print_why, steps
+from madang_cli.show import (
+    Catalogue,
+    print_data,
+    print_explorations,
+    print_off_policy,
+    print_quality,
+    print_why,
+    steps,
+)
 from madang_cli.workspace import Workspace, load, open_source
 from madang_pipelines.publish import publish
 from madang_pipelines.sources.checkins import MissingFilesError
+from madang_pipelines.sources.decision_log import load_explorations
 from madang_pipelines.sources.open_bandit import load_campaigns
 from madang_pipelines.training import Recipe
 from madang_runtime.clients import from_rpc_error
@@ -182,10 +191,24 @@ def why(
 
 @app.command(name="ope")
 def off_policy(
-    data: Annotated[Path, typer.Option(help="Folder of logs as the Open Bandit Dataset has them.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of logs as the Open Bandit Dataset has them.")
+    ] = None,
+    logs: Annotated[
+        Path | None, typer.Option(help="Folder of svc-ranker's logs: decisions and feedback.")
+    ] = None,
+    surface: Annotated[str, typer.Option(help="Of the logs, the surface to judge.")] = "home",
+    reward: Annotated[
+        Literal["CLICK", "CONVERSION"], typer.Option(help="Of the logs, what counts.")
+    ] = "CONVERSION",
 ) -> None:
     """Estimate what one policy would have earned from the log of another: IPS, SNIPS, DR."""
-    print_off_policy(load_campaigns(data), console)
+    if data:
+        print_off_policy(load_campaigns(data), console)
+    if logs:
+        print_explorations(load_explorations(logs, surface, reward), surface, console)
+    if not data and not logs:
+        raise typer.BadParameter("give --data or --logs")
 
 
 def _refused(error: grpc.RpcError) -> NoReturn:

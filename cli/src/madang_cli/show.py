@@ -23,6 +23,7 @@ from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2
 from madang_pipelines import ope
 from madang_pipelines.evaluation import Result
+from madang_pipelines.sources.decision_log import Explorations
 from madang_pipelines.sources.open_bandit import Campaign
 from madang_pipelines.tables import Tables
 
@@ -237,20 +238,39 @@ def print_off_policy(campaigns: list[Campaign], console: Console) -> None:
         for policy, other in (("bts", "random"), ("random", "bts")):
             log = campaign.logs[other]
             found = ope.evaluate(log, campaign.policies[policy])
-            seen = ope.on_policy(campaign.logs[policy])
+            seen = ope.on_policy(campaign.logs[policy].reward)
             table.add_row(
                 campaign.name,
                 policy,
                 other,
                 f"{log.reward.sum():.0f}",
                 f"{found.effective_rows:,.0f}",
-                *(
-                    f"{e.value * 1000:.1f}±{e.half * 1000:.1f}"
-                    for e in (seen, *found.estimates.values())
-                ),
+                *map(_per_1000, (seen, *found.estimates.values())),
             )
     console.print(table)
     console.print(
         "rows: how many of the policy's own rows the log is worth. "
         "An interval from few clicks is itself rough."
     )
+
+
+def print_explorations(log: Explorations, surface: str, console: Console) -> None:
+    """What a bandit earned where it explored, beside what others would have."""
+    title = f"Explored positions of {surface}: rewards per 1,000 seen, 95 % intervals"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("policy")
+    for column in ("rows", "support", "seen", "IPS", "SNIPS", "DR"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_row("the bandit", f"{len(log):,}", "", _per_1000(log.logged()), "", "", "")
+    for name, found in (("chance", log.uniform()), ("greedy", log.greedy())):
+        cells = map(_per_1000, found.estimates.values())
+        table.add_row(name, f"{found.effective_rows:,.0f}", f"{found.support:.2f}", "", *cells)
+    console.print(table)
+    console.print(
+        "support: 1 where the bandit could have shown whatever the policy would; well below, the "
+        "estimates leave out what it never drew."
+    )
+
+
+def _per_1000(estimate: ope.Estimate) -> str:
+    return f"{estimate.value * 1000:.1f}±{estimate.half * 1000:.1f}"

@@ -68,15 +68,18 @@ class Evaluation:
         estimates: by "IPS", "SNIPS" and "DR".
         effective_rows: (Σw)² / Σw² of the importance weights w: how many rows of the policy's own
             the log is worth.
+        support: mean of w, about 1 where the logging policy could show whatever the policy would;
+            well below, the estimates leave out what was never shown.
     """
 
     estimates: dict[str, Estimate]
     effective_rows: float
+    support: float
 
 
-def on_policy(log: BanditLog) -> Estimate:
+def on_policy(reward: Floats) -> Estimate:
     """What the logging policy earned."""
-    return _mean(log.reward)
+    return _mean(reward)
 
 
 def evaluate(log: BanditLog, policy: Floats) -> Evaluation:
@@ -92,18 +95,33 @@ def evaluate(log: BanditLog, policy: Floats) -> Evaluation:
     """
     _check(log, policy)
     weight = policy[log.context, log.action] / log.propensity
+    return estimate(log.reward, weight, *_predictions(log, policy))
+
+
+def estimate(reward: Floats, weight: Floats, predicted: Floats, of_policy: Floats) -> Evaluation:
+    """Estimate a policy's mean reward from n rows of another's.
+
+    Args:
+        reward: what was earned.
+        weight: P(action | context) of the policy, over that of the logging one.
+        predicted: of the logged action, not from the row's own reward.
+        of_policy: likewise, the policy's mean in the row's context.
+
+    Raises:
+        ValueError: all weights are 0.
+    """
     mean_weight = weight.mean()
     if mean_weight == 0:
         raise ValueError("the log has no action that the policy ever takes")
-    snips = float((weight * log.reward).sum() / weight.sum())
-    predicted, of_policy = _predictions(log, policy)
+    snips = float((weight * reward).sum() / weight.sum())
     return Evaluation(
         {
-            "IPS": _mean(weight * log.reward),
-            "SNIPS": _mean(snips + weight / mean_weight * (log.reward - snips)),
-            "DR": _mean(of_policy + weight * (log.reward - predicted)),
+            "IPS": _mean(weight * reward),
+            "SNIPS": _mean(snips + weight / mean_weight * (reward - snips)),
+            "DR": _mean(of_policy + weight * (reward - predicted)),
         },
         float(weight.sum() ** 2 / (weight**2).sum()),
+        float(mean_weight),
     )
 
 

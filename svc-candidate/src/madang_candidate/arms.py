@@ -33,7 +33,7 @@ class SurfaceArms:
     """One surface's batch as columns beside the items of an index.
 
     Everybody's impressions say what is fresh. What pays is by the segment's own counts, to which
-    everybody's rate adds at most `pooling` impressions.
+    everybody's rate adds at most `pooling` rewards.
     """
 
     def __init__(self, batch: bandit_pb2.BanditBatch, index: ItemIndex) -> None:
@@ -67,8 +67,8 @@ class SurfaceArms:
             counts = impressions, rewards = self._counts(segment)
             if segment != EVERYBODY:
                 shown, paid = self._everybody
-                pooled = np.minimum(self._batch.pooling, shown)
-                counts = impressions + pooled, rewards + pooled * paid / np.maximum(shown, 1)
+                share = np.minimum(self._batch.pooling / np.maximum(paid, 1), 1)
+                counts = impressions + share * shown, rewards + share * paid
             self._bounds[segment] = lower_bound(*counts)
         return self._bounds[segment]
 

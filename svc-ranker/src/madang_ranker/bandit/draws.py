@@ -56,13 +56,15 @@ class BatchDraws:
         self.batch_id = batch.batch_id
         self.rankings = batch.rankings
         self._arm_of = {item_id: arm for arm, item_id in enumerate(batch.item_ids)}
-        prior = batch.prior_successes, batch.prior_failures
-        self._unseen = _draw(
-            np.full(_UNSEEN, prior[0]), np.full(_UNSEEN, prior[1]), batch.rankings, [batch.seed]
-        )
-        priors = _priors(batch)
+        prior, everybody = _priors(batch)
+        successes, failures = np.repeat(prior, _UNSEEN, axis=1)
+        self._unseen = _draw(successes, failures, batch.rankings, [batch.seed])
         self._pooled = batch.pooling > 0
-        self._segments = {s.segment: _segment(s, priors, batch) for s in batch.segments}
+        segment_priors = _pooled(everybody, batch.pooling) if self._pooled else prior
+        self._segments = {
+            s.segment: _segment(s, prior if s.segment == EVERYBODY else segment_priors, batch)
+            for s in batch.segments
+        }
 
     def ranking_of(self, user_id: str, hour: int) -> int:
         """The ranking that a user has in an hour, in [0, rankings)."""
@@ -86,18 +88,22 @@ class BatchDraws:
         return Drawn(rates, impressions, rewards)
 
 
-def _priors(batch: bandit_pb2.BanditBatch) -> Rates:
-    """α and β of each arm's prior in a segment, shape [2, arms]: everybody's posterior mean, worth
-    `pooling` impressions, so that a segment with few counts leans on all."""
-    flat = np.array([[batch.prior_successes], [batch.prior_failures]])
-    priors = np.repeat(flat, len(batch.item_ids), axis=1)
-    everybody = next((s for s in batch.segments if s.segment == EVERYBODY), None)
-    if not everybody or not batch.pooling:
-        return priors
-    arms, counts = _counts(everybody)
-    priors[:, arms] += counts
-    pooled: Rates = batch.pooling * priors / priors.sum(axis=0)
-    return pooled
+def _priors(batch: bandit_pb2.BanditBatch) -> tuple[Rates, Rates]:
+    """α and β of the surface's prior, shape [2, 1], and of everybody's posterior, [2, arms]."""
+    counts = np.zeros((2, len(batch.item_ids)))
+    for everybody in (s for s in batch.segments if s.segment == EVERYBODY):
+        arms, counted = _counts(everybody)
+        counts[:, arms] = counted
+    prior = np.array([[batch.prior_successes], [batch.prior_failures]])
+    earned = prior + counts.sum(axis=1, keepdims=True)
+    prior[1] = min(prior[1], prior[0] * earned[1] / earned[0])
+    return prior, prior + counts
+
+
+def _pooled(everybody: Rates, rewards: float) -> Rates:
+    """α and β of a segment's prior for each arm: everybody's mean, worth so many rewards, so that a
+    segment with few counts leans on all, and most so where all know the arm to be poor."""
+    return rewards * np.stack([np.ones_like(everybody[0]), everybody[1] / everybody[0]])
 
 
 def _counts(segment: bandit_pb2.BanditSegment) -> tuple[NDArray[np.uint32], Rates]:
@@ -110,20 +116,18 @@ def _counts(segment: bandit_pb2.BanditSegment) -> tuple[NDArray[np.uint32], Rate
 
 
 def _segment(
-    segment: bandit_pb2.BanditSegment, priors: Rates, batch: bandit_pb2.BanditBatch
+    segment: bandit_pb2.BanditSegment, prior: Rates, batch: bandit_pb2.BanditBatch
 ) -> Segment:
+    """Draw a segment's arms; `prior` is α and β of each arm of the batch, or of all."""
     arms, counts = _counts(segment)
-    if segment.segment == EVERYBODY:
-        counts += [[batch.prior_successes], [batch.prior_failures]]
-    else:
-        counts += priors[:, arms]
+    successes, failures = counts + (prior[:, arms] if prior.shape[1] > 1 else prior)
     row_of_arm = np.full(len(batch.item_ids), -1, np.int32)
     row_of_arm[arms] = np.arange(len(arms), dtype=np.int32)
     return Segment(
         row_of_arm,
         np.frombuffer(segment.impressions, "<u4"),
         np.frombuffer(segment.rewards, "<u4"),
-        _draw(counts[0], counts[1], batch.rankings, [batch.seed, crc32(segment.segment.encode())]),
+        _draw(successes, failures, batch.rankings, [batch.seed, crc32(segment.segment.encode())]),
     )
 
 

@@ -33,9 +33,9 @@ def explore(
 ) -> Explored:
     """Merge the bandit's choice into a model's order.
 
-    The first `depth` positions hold e explored ones. The model fills the others with its best; the
-    bandit fills its own with the e highest draws of its pool, which are the proposed items that
-    the model did not take. What is left follows in the model's order.
+    Of the positions down to the last explored one, the model fills its own with its best; the
+    bandit fills its e with the highest draws of its pool, which are the proposed items that the
+    model did not take. What is left follows in the model's order.
 
     Args:
         order: the items, best first as the model has it, shape [n].
@@ -49,7 +49,8 @@ def explore(
     row[proposed] = np.arange(len(proposed))
     rows = row[order]  # of `rates`, -1 where the bandit may not
     slots = _slots(rows >= 0, policy)
-    e, depth = len(slots), min(policy.depth, n)
+    e = len(slots)
+    depth = slots[-1] + 1 if e else 0
     head, tail = order[: depth - e], order[depth - e :]
     rows = rows[depth - e :]
     at = np.flatnonzero(rows >= 0)  # the pool, as places in the tail
@@ -72,11 +73,11 @@ def _slots(proposed: NDArray[np.bool_], policy: BanditPolicy) -> Ints:
     Args:
         proposed: whether the bandit may try the item that the model has at each place.
     """
-    depth = min(policy.depth, len(proposed))
-    slots = np.arange(policy.every - 1, depth, policy.every)
-    e = np.arange(len(slots) + 1)
-    below = np.count_nonzero(proposed[depth:]) + np.append(0, np.cumsum(proposed[:depth][::-1]))
-    return slots[: np.flatnonzero(below[e] >= e)[-1]]
+    slots = np.arange(policy.every - 1, min(policy.depth, len(proposed)), policy.every)
+    e = np.arange(1, len(slots) + 1)
+    pool = np.append(np.cumsum(proposed[::-1])[::-1], 0)  # from each place on
+    enough = np.flatnonzero(pool[slots + 1 - e] >= e)
+    return slots[: enough[-1] + 1] if len(enough) else slots[:0]
 
 
 def _best(rates: Floats, e: int) -> Ints:

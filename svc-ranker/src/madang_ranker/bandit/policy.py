@@ -17,9 +17,11 @@ class BanditPolicy(BaseModel):
         window_seconds: how far back events count.
         bucket_seconds: by how much the window slides.
         prior_successes, prior_failures: α and β of the Beta prior, (1, 99) in impressions:
-            pessimistic, since rewards come later than the impressions that earned them.
-        pooling: what everybody's rate of an arm counts as in a segment's prior, in impressions; 0
-            lets each segment start from the prior above.
+            pessimistic, since rewards come later than the impressions that earned them. Where the
+            surface earns more than that, β shrinks until the mean is the surface's, or arms that
+            nobody saw would never be tried again.
+        pooling: as how many rewards everybody's rate of an arm counts in a segment's prior; 0 lets
+            each segment start from the prior above.
         rankings: draws of each arm a batch; a user keeps one for an hour.
         keep: arms of highest lower confidence bound that pass the filter.
         fresh: arms with few impressions that pass beside them, by chance.
@@ -35,7 +37,7 @@ class BanditPolicy(BaseModel):
     bucket_seconds: int = Field(DAY_SECONDS // 4, ge=1)
     prior_successes: float = Field(1.0, gt=0)
     prior_failures: float = Field(99.0, gt=0)
-    pooling: float = Field(300.0, ge=0)
+    pooling: float = Field(6.0, ge=0)
     rankings: int = Field(64, ge=1, le=1024)
     keep: int = Field(40, ge=0, le=500)
     fresh: int = Field(10, ge=0, le=500)

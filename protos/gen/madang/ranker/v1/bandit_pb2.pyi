@@ -50,10 +50,12 @@ class BanditBatch(_message.Message):
     prior_successes: _builtins.float
     """prior_successes is α of the Beta prior, as rewarded impressions."""
     prior_failures: _builtins.float
-    """prior_failures is β of the Beta prior, as impressions without reward."""
+    """prior_failures is β of the Beta prior, as impressions without reward; less where the surface as
+    a whole earns more than the prior says.
+    """
     pooling: _builtins.float
-    """pooling is what everybody's rate of an arm counts as in a segment's prior, in impressions; 0:
-    each segment starts from the prior above.
+    """pooling is as how many rewards everybody's rate of an arm counts in a segment's prior; 0: each
+    segment starts from the prior above.
     """
     rankings: _builtins.int
     """rankings is M: how many draws of each arm there are, each a ranking of all."""
