@@ -137,24 +137,25 @@ def test_what_pays_in_a_segment_is_shown_there_on_every_worker(own, clients):
 
 
 def test_the_logs_are_fit_to_judge_other_policies(own, clients):
-    events = []
+    events, tried = [], 0
     for i in range(60):
         page = clients.ranker.Recommend(discover(f"u{i:05d}"), timeout=5)
         told = f"u{i:05d}", "discover", page.request_id
         seen = [("IMPRESSION", item.item_id) for item in page.items]
         for kind, item_id in [*seen, ("CLICK", page.items[0].item_id)]:
             events += [event(kind, told[0], item_id, *told[1:])]
+        tried += sum(item.explored for item in page.items)
     tell(clients, events)
     folder = Path(own.info.folder)
 
     def all_logged():
         try:
-            return len(load_explorations(folder, "discover", "CLICK")) >= 60 * 20
+            return len(load_explorations(folder, "discover", "CLICK")) == tried
         except ValueError:
             return False
 
     assert wait_for(all_logged, 20)
     found = load_explorations(folder, "discover", "CLICK")
-    assert found.logged().value == pytest.approx(60 / len(found))
+    assert found.logged().value == pytest.approx(60 / tried)
     assert (found.propensity > 0).all()
     assert 0 < found.uniform().estimates["SNIPS"].value < 1
