@@ -17,7 +17,8 @@ from rich.table import Table
 
 from madang_candidate.ann import AnnIndex, build_ann
 from madang_candidate.arms import ArmFilter
-from madang_candidate.index import ItemIndex, delivery_cells
+from madang_candidate.cells import delivery_cells
+from madang_candidate.index import ItemIndex, TrainedItems
 from madang_ranker.bandit.batches import Counts, make_batch
 from madang_ranker.bandit.draws import BatchDraws
 from madang_ranker.bandit.layer import BanditLayer
@@ -55,7 +56,7 @@ def index_of(arms: int) -> ItemIndex:
         "open_hours": np.full(arms, 2**24 - 1, np.uint32),
         **delivery_cells(np.zeros((arms, 2)), np.zeros(arms), 8),
     }
-    return ItemIndex(columns, 8, AnnIndex(build_ann(vectors[:1])), arms)
+    return ItemIndex(TrainedItems(columns, 8, AnnIndex(build_ann(vectors[:1]))), arms)
 
 
 def proposed(rows: np.ndarray, tried: np.ndarray) -> Proposed:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from madang_candidate.ann import AnnIndex, build_ann
-from madang_candidate.index import ItemIndex, delivery_cells, pack_columns, unpack_columns
+from madang_candidate.cells import delivery_cells
+from madang_candidate.index import ItemIndex, TrainedItems, pack_columns, unpack_columns
 
 SEOUL = (37.5665, 126.9780)
 
@@ -26,4 +27,4 @@ def make_index(n=50, radius=3.0, exact_below=1000, vectors=None):
         **delivery_cells(places, np.full(n, radius), 8),
     }
     ann = AnnIndex(build_ann(vectors))
-    return ItemIndex(unpack_columns(pack_columns(columns)), 8, ann, exact_below)
+    return ItemIndex(TrainedItems(unpack_columns(pack_columns(columns)), 8, ann), exact_below)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from indexes import SEOUL, make_index, unit
 
+from madang_candidate.cells import delivery_cells
 from madang_candidate.fusion import fuse
-from madang_candidate.index import delivery_cells, top
+from madang_candidate.index import top
 from madang_candidate.popularity import Popularity, count_popularity, learn_time_slots
 from madang_candidate.query import Ranked
 from madang_candidate.retrieval import Retrieval
@@ -176,15 +177,8 @@ def test_sources_run_at_the_same_time_and_nothing_is_no_candidate():
 
 
 def test_the_newest_action_leads_the_reactive_list():
-    index = make_index(30, 0.0)
-
-    class Bundle:
-        pass
-
-    Bundle.index = index
-
     class Query:
-        bundle = Bundle
+        index = make_index(30, 0.0)
         user_vector = np.ones(8, np.float32)
         allowed = np.arange(30)
         limit = 30

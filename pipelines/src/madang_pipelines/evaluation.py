@@ -88,6 +88,7 @@ class Lists:
         context = _row(self.context, s)
         query = Query(
             bundle=self.bundle,
+            index=self.bundle.index,
             user=user,
             user_vector=self.bundle.user_vector(user, context),
             recent=np.empty(0, np.int64),

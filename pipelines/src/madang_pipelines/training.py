@@ -12,10 +12,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from madang_candidate.ann import build_ann
-from madang_candidate.index import delivery_cells, pack_columns
+from madang_candidate.cells import delivery_cells
+from madang_candidate.index import pack_columns
 from madang_candidate.model import TowerConfig
 from madang_candidate.popularity import AREA_RESOLUTION, count_popularity, learn_time_slots
-from madang_candidate.train import TowerTraining, export_user_tower, item_vectors
+from madang_candidate.train import (
+    TowerTraining,
+    export_item_tower,
+    export_user_tower,
+    item_vectors,
+)
 from madang_candidate.train import train as train_towers
 from madang_pipelines.cohorts import user_segments
 from madang_pipelines.examples import Snapshots, dcn_examples, tower_examples
@@ -131,14 +137,16 @@ def train_all(
         TOWER,
         {
             "model.onnx": export_user_tower(towers, positives),
+            "items.onnx": export_item_tower(towers, positives),
             "items.npz": pack_columns(columns),
             "ann.faiss": build_ann(vectors),
             "popular.npz": pack_columns(popular),
         },
-        features=[f for f in features if f.view == USER_VIEW],
+        features=features,
         parameters=shared
         | {
             "user_view": USER_VIEW,
+            "item_view": ITEM_VIEW,
             "h3_resolution": _DELIVERY_RESOLUTION,
             "time_slots": slots,
             "config": tower_config.as_dict(),

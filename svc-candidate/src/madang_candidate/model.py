@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from madang_runtime.models.context import CELL_BUCKETS
 from madang_runtime.models.inputs import columns_of
-from madang_runtime.models.layers import WIDEST, Codes, count_weights, pooled, recency_weights
+from madang_runtime.models.layers import (
+    WIDEST,
+    Codes,
+    Forget,
+    count_weights,
+    pooled,
+    recency_weights,
+)
 from madang_runtime.models.manifest import FeatureRef
 
 
@@ -23,6 +30,7 @@ class TowerConfig:
         small: dimension of the other embeddings.
         hidden: width of the hidden layer.
         temperature: logits are cosines divided by it.
+        forgotten: share of items that training takes for unknown.
     """
 
     users: int
@@ -33,6 +41,7 @@ class TowerConfig:
     small: int = 16
     hidden: int = 192
     temperature: float = 0.07
+    forgotten: float = 0.1
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -132,6 +141,7 @@ class ItemTower(nn.Module):
         self.item, self.cell = user_tower.item, user_tower.cell
         self.category, self.district = user_tower.category, user_tower.district
         self.kind = Codes(4, 4, 1.0)
+        self.forget = Forget(config.forgotten)
         self.standardise = Standardise(len(self._numbers))
         width = config.dimension + 3 * config.small + 4 + len(self._numbers)
         self.layers = nn.Sequential(
@@ -145,7 +155,7 @@ class ItemTower(nn.Module):
     def forward(self, ints: Tensor, floats: Tensor) -> Tensor:
         """Vectors of shape [n, dimension]."""
         code = {name: ints[:, columns][:, 0] for name, columns in self._ints.items()}
-        own = self.item(code["item_code"])
+        own = self.item(self.forget(code["item_code"]))
         x = torch.cat(
             [
                 own,

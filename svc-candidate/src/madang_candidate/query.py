@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from madang_candidate.index import ItemIndex
 from madang_candidate.tower import TowerBundle
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.segments import EVERYBODY
@@ -21,6 +22,7 @@ class Query:
 
     Attributes:
         bundle: the model version that serves this request throughout.
+        index: its items as they are now.
         user: the user's feature row.
         user_vector: shape [d].
         recent: rows of the items last acted on, newest first.
@@ -33,6 +35,7 @@ class Query:
     """
 
     bundle: TowerBundle
+    index: ItemIndex
     user: InputRows
     user_vector: Floats
     recent: Rows

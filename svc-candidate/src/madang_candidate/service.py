@@ -8,11 +8,17 @@ import numpy as np
 from madang.candidate.v1 import candidate_pb2 as pb
 from madang.common.v1 import place_pb2
 from madang.feature.v1 import feature_store_pb2
+from madang_candidate.catalogue import Catalogue, counts_by_kind
+from madang_candidate.dependencies import Features
+from madang_candidate.editing import TOKEN
+from madang_candidate.index import ItemIndex
 from madang_candidate.query import Floats, Query, Rows
 from madang_candidate.retrieval import Candidates, Retrieval
 from madang_candidate.tower import TowerBundle
-from madang_runtime.dependency import Dependency
+from madang_runtime.changelog.follower import Follower
 from madang_runtime.errors import DEGRADABLE, Code, MadangError, reason
+from madang_runtime.freshness import merge, position
+from madang_runtime.freshness import token as token_of
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.segments import EVERYBODY, SegmentBy
 from madang_runtime.stages import Stages
@@ -20,11 +26,7 @@ from madang_runtime.times import given_ms, now_ms
 
 _DEFAULT_LIMIT, _DEFAULT_SIMILAR = 500, 20
 _RECENT_ACTIONS = 3
-
-
-Features = Dependency[
-    feature_store_pb2.LookupFeaturesRequest, feature_store_pb2.LookupFeaturesResponse
-]
+_OLD_SECONDS = 5.0  # without a look at the item log, after which answers say so
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class CandidateFinder:
         features: reads the user's row and last actions.
         retrieval: asks the sources.
         segment_by: names the users' segments.
+        catalogue: the items as they are now.
+        items: keeps the catalogue at the state of its log.
     """
 
     def __init__(
@@ -53,21 +57,27 @@ class CandidateFinder:
         features: Features,
         retrieval: Retrieval,
         segment_by: SegmentBy,
+        catalogue: Catalogue,
+        items: Follower,
     ) -> None:
         self._bundle = bundle
         self._features = features
         self._retrieval = retrieval
         self._segment_by = segment_by
+        self._catalogue = catalogue
+        self._items = items
 
     def retrieve(self, request: pb.RetrieveRequest, stages: Stages) -> pb.RetrieveResponse:
         """Answer Retrieve.
 
         Raises:
-            MadangError: PLACE_NOT_SERVED, NOT_READY, or what the feature store refuses.
+            MadangError: PLACE_NOT_SERVED, NOT_READY, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, or
+                what the feature store refuses.
         """
         bundle, place = self._bundle(), request.place
-        deliverable = bundle.index.deliverable(place.latitude, place.longitude)
-        user, token = self._user(bundle, request, stages)
+        index, items_token = self._index(bundle, request.freshness_token, stages)
+        deliverable = index.deliverable(place.latitude, place.longitude)
+        user, token = self._user(bundle, index, request, stages)
         time_ms = given_ms(request, "request_time", now_ms())
         context = bundle.context(time_ms, place.latitude, place.longitude)
         with stages.stage("user_tower"):
@@ -75,10 +85,11 @@ class CandidateFinder:
         hour = int(context.ints[0, 0])
         query = Query(
             bundle=bundle,
+            index=index,
             user=user.row,
             user_vector=vector,
             recent=user.recent,
-            allowed=bundle.index.allowed(
+            allowed=index.allowed(
                 deliverable, hour, request.kinds, [*request.exclude_item_ids, *user.hidden]
             ),
             latitude=place.latitude,
@@ -92,10 +103,23 @@ class CandidateFinder:
             found = self._retrieval.retrieve(query)
         for name, error in found.late.items():
             stages.degrade(f"source {name}", error, "candidates of the other sources")
-        return _response(found, query, stages, token)
+        return _response(found, query, stages, merge(token, items_token))
+
+    def _index(
+        self, bundle: TowerBundle, freshness_token: str, stages: Stages
+    ) -> tuple[ItemIndex, str]:
+        """The items at the state that a token asks for, or later; and the token of that state."""
+        self._items.reach(position(freshness_token, TOKEN))
+        at = self._items.position
+        if (age := self._items.age) > _OLD_SECONDS:
+            unread = MadangError(
+                Code.UNAVAILABLE, reason.ERROR_REASON_NOT_FRESH_YET, "the item log can't be read"
+            )
+            stages.degrade("items", unread, f"items as of {age:.0f} s ago")
+        return self._catalogue.index(bundle), token_of(TOKEN, at) if at else ""
 
     def _user(
-        self, bundle: TowerBundle, request: pb.RetrieveRequest, stages: Stages
+        self, bundle: TowerBundle, index: ItemIndex, request: pb.RetrieveRequest, stages: Stages
     ) -> tuple[_User, str]:
         """What is known of the user, and the freshness token."""
         users = [request.user_id]
@@ -118,7 +142,7 @@ class CandidateFinder:
         acted_on = [a.item_id for a in recent.actions if a.item_id]
         user = _User(
             bundle.user_inputs.pack(answer.rows[0], 1),
-            bundle.index.rows(acted_on),
+            index.rows(acted_on),
             list(recent.hidden_item_ids),
             self._segment_by.of(answer.rows[1:], 1)[0],
         )
@@ -128,8 +152,8 @@ class CandidateFinder:
         self, request: pb.RetrieveSimilarRequest, stages: Stages
     ) -> pb.RetrieveSimilarResponse:
         """Answer RetrieveSimilar. Raises: MadangError ITEM_NOT_FOUND, PLACE_NOT_SERVED."""
-        bundle = self._bundle()
-        index, limit = bundle.index, request.limit or _DEFAULT_SIMILAR
+        bundle, limit = self._bundle(), request.limit or _DEFAULT_SIMILAR
+        index = self._catalogue.index(bundle)
         row = index.row(request.item_id)
         if row is None:
             raise MadangError(
@@ -138,16 +162,15 @@ class CandidateFinder:
                 f"item_id: the index has no item {request.item_id!r}",
                 field="item_id",
             )
-        allowed = (
-            index.deliverable(request.place.latitude, request.place.longitude)
+        place = request.place
+        deliverable = (
+            index.deliverable(place.latitude, place.longitude)
             if request.HasField("place")
             else None
         )
-        everything = np.arange(len(index), dtype=np.int64)
+        vector = index.vectors(np.array([row]))[0]
         with stages.stage("search"):
-            rows, scores = index.search(
-                index.vectors[row], everything if allowed is None else allowed, limit + 1
-            )
+            rows, scores = index.search(vector, index.existing(deliverable), limit + 1)
         other = rows != row
         rows, scores = rows[other][:limit], scores[other][:limit]
         return pb.RetrieveSimilarResponse(
@@ -159,28 +182,33 @@ class CandidateFinder:
     def info(self) -> pb.GetIndexInfoResponse:
         """Answer GetIndexInfo."""
         bundle = self._bundle()
-        counts = np.bincount(bundle.index.kinds, minlength=3)
-        return pb.GetIndexInfoResponse(
+        index = self._catalogue.index(bundle)
+        counts = counts_by_kind(index)
+        answer = pb.GetIndexInfoResponse(
             model=bundle.version,
-            shops=int(counts[place_pb2.ITEM_KIND_SHOP]),
-            ads=int(counts[place_pb2.ITEM_KIND_AD]),
-            dimension=bundle.index.vectors.shape[1],
-            cells=bundle.index.cells,
-            h3_resolution=bundle.index.resolution,
+            shops=counts[place_pb2.ITEM_KIND_SHOP],
+            ads=counts[place_pb2.ITEM_KIND_AD],
+            dimension=index.dimension,
+            cells=index.cells,
+            h3_resolution=index.trained.resolution,
             sources=[s.name for s in self._retrieval.sources],
+            live_items=index.live,
+            freshness_token=token_of(TOKEN, self._items.position),
         )
+        answer.behind.FromMilliseconds(round(self._items.age * 1000))
+        return answer
 
 
 def _response(found: Candidates, query: Query, stages: Stages, token: str) -> pb.RetrieveResponse:
-    bundle, rows = query.bundle, found.rows
+    index, rows = query.index, found.rows
     return pb.RetrieveResponse(
-        item_ids=[bundle.index.ids[r] for r in rows.tolist()],
-        kinds=bundle.index.kinds[rows].tobytes(),
+        item_ids=[index.ids[r] for r in rows.tolist()],
+        kinds=index.kinds[rows].tobytes(),
         scores=_packed(found.scores),
         sources=found.sources,
         source_ranks=found.ranks.astype("<u2", copy=False).tobytes(),
         source_scores=_packed(found.source_scores),
-        serving_info=stages.serving_info([bundle.version], freshness_token=token),
+        serving_info=stages.serving_info([query.bundle.version], freshness_token=token),
         segments=query.segments,
     )
 

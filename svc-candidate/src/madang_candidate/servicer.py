@@ -6,6 +6,7 @@ import grpc
 
 from madang.candidate.v1 import candidate_pb2 as pb
 from madang.candidate.v1 import candidate_pb2_grpc
+from madang_candidate.editing import CatalogueEditor
 from madang_candidate.service import CandidateFinder
 from madang_runtime.stages import Stages
 
@@ -13,8 +14,11 @@ from madang_runtime.stages import Stages
 class CandidateServicer(candidate_pb2_grpc.CandidateServiceServicer):
     """Implements CandidateService."""
 
-    def __init__(self, finder: CandidateFinder, stages: Callable[[], Stages]) -> None:
+    def __init__(
+        self, finder: CandidateFinder, editor: CatalogueEditor, stages: Callable[[], Stages]
+    ) -> None:
         self._finder = finder
+        self._editor = editor
         self._stages = stages
 
     def Retrieve(
@@ -28,6 +32,18 @@ class CandidateServicer(candidate_pb2_grpc.CandidateServiceServicer):
     ) -> pb.RetrieveSimilarResponse:
         """See the proto."""
         return self._finder.similar(request, self._stages())
+
+    def UpsertItems(
+        self, request: pb.UpsertItemsRequest, context: grpc.ServicerContext
+    ) -> pb.UpsertItemsResponse:
+        """See the proto."""
+        return self._editor.upsert(request)
+
+    def DeleteItems(
+        self, request: pb.DeleteItemsRequest, context: grpc.ServicerContext
+    ) -> pb.DeleteItemsResponse:
+        """See the proto."""
+        return self._editor.delete(request)
 
     def GetIndexInfo(
         self, request: pb.GetIndexInfoRequest, context: grpc.ServicerContext

@@ -3,6 +3,8 @@
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from madang_runtime.changelog.compacted import CompactedLog
+from madang_runtime.changelog.compacted_redis import RedisCompactedLog
 from madang_runtime.settings import ServiceSettings
 
 
@@ -16,6 +18,9 @@ class CandidateSettings(ServiceSettings):
     onnx_threads: int = Field(1, ge=1, description="Threads of the user tower.")
     feature_timeout_seconds: float = Field(
         0.15, gt=0, description="Longest wait for the feature store."
+    )
+    item_timeout_seconds: float = Field(
+        2.0, gt=0, description="Longest wait for the feature store when items change."
     )
     source_timeout_seconds: float = Field(
         0.2, gt=0, description="Longest wait for one source; a later one is left out."
@@ -40,3 +45,14 @@ class CandidateSettings(ServiceSettings):
         "redis://127.0.0.1:6379", description="redis:// or rediss:// of the change logs."
     )
     log_timeout_seconds: float = Field(1.0, gt=0, description="Longest wait for the logs.")
+    log_synced: bool = Field(
+        False,
+        description="Answer only when changes of items are synced to disk: for a server that syncs "
+        "its append-only file every second and not always.",
+    )
+
+    def open_table(self, name: str) -> CompactedLog:
+        """A compacted log of these settings."""
+        return RedisCompactedLog(
+            self.log_url, name, self.log_timeout_seconds, synced=self.log_synced
+        )

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from madang.common.v1 import serving_info_pb2
 from madang_candidate.ann import AnnIndex
-from madang_candidate.index import ItemIndex, unpack_columns
+from madang_candidate.index import ItemIndex, TrainedItems, unpack_columns
 from madang_candidate.popularity import Popularity
 from madang_runtime.models.context import Clock, context_row
 from madang_runtime.models.inputs import InputRows, ViewInputs
@@ -16,10 +16,14 @@ Floats = NDArray[np.float32]
 
 
 class TowerBundle:
-    """User tower, items and popularity of one version: they belong together and swap together.
+    """Towers, items and popularity of one version: they belong together and swap together.
 
-    Files: `model.onnx`, `items.npz`, `ann.faiss`, `popular.npz`. Parameters: `user_view`,
-    `h3_resolution`, `utc_offset_hours`, `time_slots`.
+    Files: `model.onnx` (the user tower), `items.onnx` (the item tower), `items.npz`, `ann.faiss`,
+    `popular.npz`. Parameters: `user_view`, `item_view`, `h3_resolution`, `utc_offset_hours`,
+    `time_slots`.
+
+    Attributes:
+        index: the items that the version was trained on.
     """
 
     def __init__(self, model: ModelFiles, *, threads: int, exact_below: int) -> None:
@@ -30,16 +34,18 @@ class TowerBundle:
         self.manifest = model.manifest
         self.clock = Clock(parameters["utc_offset_hours"])
         self.user_inputs = ViewInputs(parameters["user_view"], model.manifest.features)
-        self.index = ItemIndex(
+        self.item_inputs = ViewInputs(parameters["item_view"], model.manifest.features)
+        trained = TrainedItems(
             unpack_columns(model.files["items.npz"]),
             parameters["h3_resolution"],
             AnnIndex(model.files["ann.faiss"]),
-            exact_below,
         )
+        self.index = ItemIndex(trained, exact_below)
         self.popularity = Popularity(
             unpack_columns(model.files["popular.npz"]), parameters["time_slots"]
         )
         self._backend = OnnxBackend(model.files["model.onnx"], threads)
+        self._items = OnnxBackend(model.files["items.onnx"], threads)
         self.user_vector(self.user_inputs.defaults(1), self.context(0, 0.0, 0.0))  # warm up
 
     def context(self, time_ms: int, latitude: float, longitude: float) -> InputRows:
@@ -58,3 +64,8 @@ class TowerBundle:
         )
         vector: Floats = outputs["vector"][0]
         return vector
+
+    def item_vectors(self, items: InputRows) -> Floats:
+        """Vectors of n items, shape [n, d]."""
+        vectors: Floats = self._items.run({"ints": items.ints, "floats": items.floats})["vector"]
+        return vectors

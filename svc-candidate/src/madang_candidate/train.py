@@ -167,18 +167,31 @@ def item_vectors(towers: Towers, items: InputRows) -> Floats:
 
 def export_user_tower(towers: Towers, examples: TowerExamples) -> bytes:
     """The user tower as ONNX; inputs are named as the arguments of its `forward`."""
-    few = slice(0, 2)
-    arguments = (
-        torch.from_numpy(examples.users.ints[few]),
-        torch.from_numpy(examples.users.floats[few]),
-        torch.from_numpy(examples.context.ints[few]),
-        torch.from_numpy(examples.context.floats[few]),
+    users, context = examples.users, examples.context
+    return _export(
+        towers.user,
+        {
+            "user_ints": users.ints,
+            "user_floats": users.floats,
+            "context_ints": context.ints,
+            "context_floats": context.floats,
+        },
     )
+
+
+def export_item_tower(towers: Towers, examples: TowerExamples) -> bytes:
+    """The item tower as ONNX: `ints` and `floats` of items → `vector`."""
+    items = examples.items
+    return _export(towers.item, {"ints": items.ints, "floats": items.floats})
+
+
+def _export(tower: torch.nn.Module, inputs: dict[str, NDArray[np.generic]]) -> bytes:
+    arguments = tuple(torch.from_numpy(rows[:2]) for rows in inputs.values())
     n = torch.export.Dim("n")
     program = torch.onnx.export(
-        towers.user,
+        tower,
         arguments,
-        input_names=["user_ints", "user_floats", "context_ints", "context_floats"],
+        input_names=list(inputs),
         output_names=["vector"],
         dynamic_shapes=tuple({0: n} for _ in arguments),
         dynamo=True,

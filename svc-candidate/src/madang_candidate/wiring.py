@@ -3,6 +3,8 @@
 from madang.candidate.v1 import candidate_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang_candidate.arms import ArmFilter
+from madang_candidate.catalogue import Catalogue
+from madang_candidate.editing import ITEMS, CatalogueEditor
 from madang_candidate.query import Source
 from madang_candidate.retrieval import Retrieval
 from madang_candidate.service import CandidateFinder
@@ -14,7 +16,6 @@ from madang_candidate.sources.popular import PopularSource
 from madang_candidate.sources.reactive import ReactiveSource
 from madang_candidate.sources.two_tower import TwoTowerSource
 from madang_candidate.tower import TowerBundle
-from madang_runtime.changelog.compacted_redis import RedisCompactedLog
 from madang_runtime.changelog.follower import Follower
 from madang_runtime.clients import Remote, open_channel
 from madang_runtime.models.hot import HotModel
@@ -39,14 +40,24 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         store.GetFeatureView, "feature_view", settings.feature_timeout_seconds, host.tracer
     )
 
+    slow = settings.item_timeout_seconds
+    write = Remote(store.WriteFeatures, "write_features", slow, host.tracer)
+    item_rows = Remote(store.LookupFeatures, "item_features", slow, host.tracer)
+    catalogue, arms = Catalogue(item_rows), ArmFilter()
+
     def load(files: ModelFiles) -> TowerBundle:
         check_store(files.manifest, get_view)
-        return TowerBundle(files, threads=settings.onnx_threads, exact_below=settings.exact_below)
+        bundle = TowerBundle(files, threads=settings.onnx_threads, exact_below=settings.exact_below)
+        catalogue.attach(bundle)
+        return bundle
 
-    arms = ArmFilter()
-    table = RedisCompactedLog(settings.log_url, "bandit", settings.log_timeout_seconds)
-    batches = Follower(table, "bandit", arms.apply, host.metrics)
-    host.closing.callback(batches.close)
+    items, batches = (
+        Follower(settings.open_table(name), name, apply, host.metrics)
+        for name, apply in ((ITEMS, catalogue.apply), ("bandit", arms.apply))
+    )
+    editor_log = settings.open_table(ITEMS)
+    for part in (items, batches, editor_log):
+        host.closing.callback(part.close)
     retrieval = Retrieval(
         make_sources(settings, arms), settings.rrf_k, settings.source_timeout_seconds
     )
@@ -58,9 +69,12 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         settings.model_alias,
         load,
     )
-    finder = CandidateFinder(model.current, lookup, retrieval, SegmentBy(settings.segments))
-    servicer = CandidateServicer(finder, host.stages)
+    finder = CandidateFinder(
+        model.current, lookup, retrieval, SegmentBy(settings.segments), catalogue, items
+    )
+    servicer = CandidateServicer(finder, CatalogueEditor(editor_log, write), host.stages)
     host.register(candidate_pb2_grpc.add_CandidateServiceServicer_to_server, servicer)
+    items.start()
     batches.start()
     model.start()
 

@@ -1,28 +1,19 @@
-"""Freshness tokens: the number of a write, which a later read can ask for."""
+"""The feature store's part of a freshness token: the number of a write."""
 
+from madang_runtime import freshness
 from madang_runtime.errors import Code, MadangError, reason
 
-_PREFIX = "fs1-"
+_LOG = "fs1"
 
 
 def token(sequence: int) -> str:
     """The token of a write or of what a read saw."""
-    return f"{_PREFIX}{sequence}"
+    return freshness.token(_LOG, sequence)
 
 
 def parse_token(text: str) -> int:
     """The number in a token, 0 for none. Raises: MadangError FRESHNESS_TOKEN_INVALID."""
-    digits = text.removeprefix(_PREFIX)
-    if not text:
-        return 0
-    if not text.startswith(_PREFIX) or not (digits.isascii() and digits.isdigit()):
-        raise MadangError(
-            Code.INVALID_ARGUMENT,
-            reason.ERROR_REASON_FRESHNESS_TOKEN_INVALID,
-            f"freshness_token: {text!r} was not given by this service",
-            field="freshness_token",
-        )
-    return int(digits)
+    return freshness.position(text, _LOG)
 
 
 def check_fresh(sequence: int, wanted: int) -> None:

@@ -23,6 +23,7 @@ from madang_ranker.scoring import DcnScorer, ScoreRequest, Scores
 from madang_ranker.shedding import candidates_under
 from madang_ranker.surfaces import DEFAULT, Surface, find_surface
 from madang_runtime.errors import DEGRADABLE, MadangError
+from madang_runtime.freshness import merge
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.scope import SCOPE
 from madang_runtime.segments import EVERYBODY
@@ -97,7 +98,7 @@ class Feed:
         proposed: Proposed,
         stages: Stages,
     ) -> tuple[Listing, str]:
-        """Score and order what is proposed; and the freshness token of the features."""
+        """Score and order what is proposed; and the freshness token of items and features."""
         inputs, scores, token = self._scored(request, page, scorer, proposed, stages)
         utility = proposed.order
         if scores:
@@ -113,6 +114,7 @@ class Feed:
             order,
         )
         order = tried.list.order if tried else order
+        token = merge(proposed.freshness_token, token)
         return Listing(proposed, inputs, scores, utility, order, tried), token
 
     def _scored(
@@ -172,6 +174,7 @@ class Feed:
             np.frombuffer(answer.scores, "<f4"),
             Reasons.of(answer),
             answer.segments[0] if answer.segments else EVERYBODY,
+            answer.serving_info.freshness_token,
         )
 
     @staticmethod

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from madang_runtime.models.context import CELL_BUCKETS
 from madang_runtime.models.inputs import columns_of
-from madang_runtime.models.layers import WIDEST, Codes, count_weights, pooled, recency_weights
+from madang_runtime.models.layers import (
+    WIDEST,
+    Codes,
+    Forget,
+    count_weights,
+    pooled,
+    recency_weights,
+)
 from madang_runtime.models.manifest import FeatureRef
 
 
@@ -28,6 +35,7 @@ class DcnConfig:
         dimension: of the other large vocabularies' embeddings.
         cross_layers: full-rank cross layers.
         hidden: widths of the two deep layers.
+        forgotten: share of items that training takes for unknown.
     """
 
     users: int
@@ -38,6 +46,7 @@ class DcnConfig:
     dimension: int = 64
     cross_layers: int = 3
     hidden: tuple[int, int] = (512, 256)
+    forgotten: float = 0.1
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest."""
@@ -90,6 +99,7 @@ class Dcn(nn.Module):
         self.cross = nn.ModuleList(nn.Linear(width, width) for _ in range(config.cross_layers - 1))
         self.deep = nn.Linear(*config.hidden)
         self.heads = nn.Linear(width + config.hidden[1], 2)
+        self.forget = Forget(config.forgotten)
 
     def forward(
         self,
@@ -131,7 +141,7 @@ class Dcn(nn.Module):
             ],
             dim=1,
         )
-        what = self.item(item["item_code"])
+        what = self.item(self.forget(item["item_code"]))
         hour = context_ints[:, 0][segment]
         numbers = torch.cat(
             [

@@ -23,6 +23,7 @@ class Proposed:
         order: the proposer's scores, descending, which rank when scoring can't.
         reasons: who proposed what.
         segment: of the user, the most specific one.
+        freshness_token: of the items that were proposed from.
     """
 
     item_ids: list[str]
@@ -30,6 +31,7 @@ class Proposed:
     order: Floats
     reasons: Reasons
     segment: str = EVERYBODY
+    freshness_token: str = ""
 
     @cached_property
     def reactive(self) -> Floats:

@@ -31,6 +31,21 @@ class Codes(nn.Embedding):
         return torch.where(inside, codes, torch.zeros_like(codes))
 
 
+class Forget(nn.Module):
+    """Now and then in training, reads a known code as 0, so that the model learns what to expect
+    of one that it has never seen."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self._share = share
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes of any shape → codes."""
+        if not self.training:
+            return codes
+        return torch.where(torch.rand(codes.shape) < self._share, torch.zeros_like(codes), codes)
+
+
 def pooled(vectors: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean over axis 1; zero where no weight is.
 

@@ -19,6 +19,6 @@ class AgainSource:
         view, features = query.bundle.user_inputs.view, query.bundle.manifest.features
         codes = query.user.ints[0, columns_of(features, view, "INT64")["top_items"]]
         counts = query.user.floats[0, columns_of(features, view, "FLOAT32")["top_item_counts"]]
-        rows = query.bundle.index.rows_of_codes(codes)
+        rows = query.index.rows_of_codes(codes)
         kept = np.isin(rows, query.allowed)
         return Ranked(rows[kept][: query.limit], counts[kept][: query.limit])

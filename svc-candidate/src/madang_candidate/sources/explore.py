@@ -17,7 +17,7 @@ class ExploreSource:
 
     def propose(self, query: Query) -> Ranked:
         """See `Source`."""
-        arms = self._arms.arms(query.surface, query.bundle.index) if query.surface else None
+        arms = self._arms.arms(query.surface, query.index) if query.surface else None
         if arms is None:
             return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
         rows, bounds = arms.propose(query.segments, query.allowed)

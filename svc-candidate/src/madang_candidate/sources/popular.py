@@ -18,7 +18,7 @@ class PopularSource:
         lists = query.bundle.popularity.lists(query.latitude, query.longitude, query.hour)
         if not lists:
             return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
-        rows = np.concatenate([rows for rows, _ in lists])
+        rows = query.index.current(np.concatenate([rows for rows, _ in lists]))
         scores = np.concatenate([counts for _, counts in lists])
         _, first = np.unique(rows, return_index=True)
         kept = np.sort(first)

@@ -23,9 +23,9 @@ class ReactiveSource:
         """See `Source`."""
         if not len(query.recent):
             return Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
-        index = query.bundle.index
+        index = query.index
         pool, _ = index.search(query.user_vector, query.allowed, query.limit)
-        likeness = index.vectors[pool] @ index.vectors[query.recent].T
+        likeness = index.vectors(pool) @ index.vectors(query.recent).T
         rankings = [
             pool[np.argsort(-likeness[:, a], kind="stable")] for a in range(len(query.recent))
         ]

@@ -13,4 +13,4 @@ class TwoTowerSource:
 
     def propose(self, query: Query) -> Ranked:
         """See `Source`."""
-        return Ranked(*query.bundle.index.search(query.user_vector, query.allowed, query.limit))
+        return Ranked(*query.index.search(query.user_vector, query.allowed, query.limit))

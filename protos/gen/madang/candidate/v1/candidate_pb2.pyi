@@ -5,11 +5,13 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from madang.common.v1 import place_pb2 as _place_pb2
 from madang.common.v1 import serving_info_pb2 as _serving_info_pb2
+from madang.common.v1 import tensor_pb2 as _tensor_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -40,7 +42,7 @@ class RetrieveRequest(_message.Message):
     limit: _builtins.int
     """limit is the most candidates; default 500, at most 2,000."""
     freshness_token: _builtins.str
-    """freshness_token asks for features of at least this state."""
+    """freshness_token asks for features and items of at least this state."""
     surface: _builtins.str
     """surface is where the candidates will be shown: the source "explore" proposes what its bandit
     should try. Empty: it proposes nothing.
@@ -208,6 +210,146 @@ class RetrieveSimilarResponse(_message.Message):
 Global___RetrieveSimilarResponse: _TypeAlias = RetrieveSimilarResponse  # noqa: Y015
 
 @_typing.final
+class Item(_message.Message):
+    """Item is what svc-candidate must know of an item beside its features."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    DELIVERY_RADIUS_KM_FIELD_NUMBER: _builtins.int
+    OPEN_HOURS_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """item_id of the item."""
+    kind: _place_pb2.ItemKind.ValueType
+    """kind of the item."""
+    delivery_radius_km: _builtins.float
+    """delivery_radius_km is how far it is delivered; default 0, which is everywhere; at most 100."""
+    open_hours: _builtins.int
+    """open_hours has bit h set when it can be had in local hour h; default 0, which is always."""
+    @_builtins.property
+    def place(self) -> _place_pb2.Place:
+        """place of the item; required when it does not go everywhere."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        kind: _place_pb2.ItemKind.ValueType = ...,
+        place: _place_pb2.Place | None = ...,
+        delivery_radius_km: _builtins.float = ...,
+        open_hours: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_radius_km", b"delivery_radius_km", "item_id", b"item_id", "kind", b"kind", "open_hours", b"open_hours", "place", b"place"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Item: _TypeAlias = Item  # noqa: Y015
+
+@_typing.final
+class UpsertItemsRequest(_message.Message):
+    """UpsertItemsRequest carries items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___Item]:
+        """items to put in; an id must not be there twice."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.FeatureBlock]:
+        """features, if given, are written to the feature store: blocks of one row an item, in their order,
+        with features named "view.feature". Without them the store's rows stay as they are.
+        """
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___Item] | None = ...,
+        features: _abc.Iterable[_tensor_pb2.FeatureBlock] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["features", b"features", "items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpsertItemsRequest: _TypeAlias = UpsertItemsRequest  # noqa: Y015
+
+@_typing.final
+class UpsertItemsResponse(_message.Message):
+    """UpsertItemsResponse says how to see the items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    freshness_token: _builtins.str
+    """freshness_token makes a later Retrieve or Recommend see the items and their features."""
+    def __init__(
+        self,
+        *,
+        freshness_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness_token", b"freshness_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpsertItemsResponse: _TypeAlias = UpsertItemsResponse  # noqa: Y015
+
+@_typing.final
+class DeleteItemsRequest(_message.Message):
+    """DeleteItemsRequest names items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """item_ids to take out."""
+
+    def __init__(
+        self,
+        *,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteItemsRequest: _TypeAlias = DeleteItemsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteItemsResponse(_message.Message):
+    """DeleteItemsResponse says how to see that they are gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    freshness_token: _builtins.str
+    """freshness_token makes a later Retrieve or Recommend not see the items."""
+    def __init__(
+        self,
+        *,
+        freshness_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness_token", b"freshness_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteItemsResponse: _TypeAlias = DeleteItemsResponse  # noqa: Y015
+
+@_typing.final
 class GetIndexInfoRequest(_message.Message):
     """GetIndexInfoRequest has no fields."""
 
@@ -237,6 +379,9 @@ class GetIndexInfoResponse(_message.Message):
     CELLS_FIELD_NUMBER: _builtins.int
     H3_RESOLUTION_FIELD_NUMBER: _builtins.int
     SOURCES_FIELD_NUMBER: _builtins.int
+    LIVE_ITEMS_FIELD_NUMBER: _builtins.int
+    FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
     shops: _builtins.int
     """shops is the number of shops."""
     ads: _builtins.int
@@ -247,6 +392,10 @@ class GetIndexInfoResponse(_message.Message):
     """cells is the number of H3 cells to which anything is delivered; 0 when items go everywhere."""
     h3_resolution: _builtins.int
     """h3_resolution of those cells."""
+    live_items: _builtins.int
+    """live_items were put in since the model was trained; the counts above include them."""
+    freshness_token: _builtins.str
+    """freshness_token of the items that this replica has."""
     @_builtins.property
     def model(self) -> _serving_info_pb2.ModelVersion:
         """model is the two-tower model whose items are loaded."""
@@ -254,6 +403,10 @@ class GetIndexInfoResponse(_message.Message):
     @_builtins.property
     def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """sources are the names of the sources that Retrieve runs."""
+
+    @_builtins.property
+    def behind(self) -> _duration_pb2.Duration:
+        """behind is how long ago this replica last saw all changes of items."""
 
     def __init__(
         self,
@@ -265,10 +418,13 @@ class GetIndexInfoResponse(_message.Message):
         cells: _builtins.int = ...,
         h3_resolution: _builtins.int = ...,
         sources: _abc.Iterable[_builtins.str] | None = ...,
+        live_items: _builtins.int = ...,
+        freshness_token: _builtins.str = ...,
+        behind: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "cells", b"cells", "dimension", b"dimension", "h3_resolution", b"h3_resolution", "model", b"model", "shops", b"shops", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ads", b"ads", "behind", b"behind", "cells", b"cells", "dimension", b"dimension", "freshness_token", b"freshness_token", "h3_resolution", b"h3_resolution", "live_items", b"live_items", "model", b"model", "shops", b"shops", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -45,6 +45,16 @@ class CandidateServiceStub:
                 request_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.RetrieveSimilarRequest.SerializeToString,
                 response_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.RetrieveSimilarResponse.FromString,
                 _registered_method=True)
+        self.UpsertItems = channel.unary_unary(
+                '/madang.candidate.v1.CandidateService/UpsertItems',
+                request_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertItemsRequest.SerializeToString,
+                response_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertItemsResponse.FromString,
+                _registered_method=True)
+        self.DeleteItems = channel.unary_unary(
+                '/madang.candidate.v1.CandidateService/DeleteItems',
+                request_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsRequest.SerializeToString,
+                response_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsResponse.FromString,
+                _registered_method=True)
         self.GetIndexInfo = channel.unary_unary(
                 '/madang.candidate.v1.CandidateService/GetIndexInfo',
                 request_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.GetIndexInfoRequest.SerializeToString,
@@ -72,6 +82,25 @@ class CandidateServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpsertItems(self, request, context):
+        """UpsertItems puts items in, or replaces them. They are in the log when it answers, and a Retrieve
+        with the returned freshness token finds them, on every replica; without it, within a second.
+        Until the models are trained on them, they are known by their features alone. All or none are
+        taken; features, if given, are written first and stay when the items can't be. Errors:
+        FIELD_INVALID, STORE_UNAVAILABLE, and those of WriteFeatures.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteItems(self, request, context):
+        """DeleteItems takes items out, also those that the models were trained on; unknown ids are none's
+        loss. Visible as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetIndexInfo(self, request, context):
         """GetIndexInfo tells what is loaded. Errors: NOT_READY.
         """
@@ -91,6 +120,16 @@ def add_CandidateServiceServicer_to_server(servicer, server):
                     servicer.RetrieveSimilar,
                     request_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.RetrieveSimilarRequest.FromString,
                     response_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.RetrieveSimilarResponse.SerializeToString,
+            ),
+            'UpsertItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpsertItems,
+                    request_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertItemsRequest.FromString,
+                    response_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertItemsResponse.SerializeToString,
+            ),
+            'DeleteItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteItems,
+                    request_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsRequest.FromString,
+                    response_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsResponse.SerializeToString,
             ),
             'GetIndexInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetIndexInfo,
@@ -153,6 +192,60 @@ class CandidateService:
             '/madang.candidate.v1.CandidateService/RetrieveSimilar',
             madang_dot_candidate_dot_v1_dot_candidate__pb2.RetrieveSimilarRequest.SerializeToString,
             madang_dot_candidate_dot_v1_dot_candidate__pb2.RetrieveSimilarResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpsertItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madang.candidate.v1.CandidateService/UpsertItems',
+            madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertItemsRequest.SerializeToString,
+            madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madang.candidate.v1.CandidateService/DeleteItems',
+            madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsRequest.SerializeToString,
+            madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

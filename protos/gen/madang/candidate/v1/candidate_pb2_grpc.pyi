@@ -40,6 +40,17 @@ class CandidateServiceStub:
     """
     RetrieveSimilar: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.RetrieveSimilarRequest, _candidate_pb2.RetrieveSimilarResponse]
     """RetrieveSimilar returns the items nearest to an item. Errors: ITEM_NOT_FOUND, NOT_READY."""
+    UpsertItems: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.UpsertItemsRequest, _candidate_pb2.UpsertItemsResponse]
+    """UpsertItems puts items in, or replaces them. They are in the log when it answers, and a Retrieve
+    with the returned freshness token finds them, on every replica; without it, within a second.
+    Until the models are trained on them, they are known by their features alone. All or none are
+    taken; features, if given, are written first and stay when the items can't be. Errors:
+    FIELD_INVALID, STORE_UNAVAILABLE, and those of WriteFeatures.
+    """
+    DeleteItems: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.DeleteItemsRequest, _candidate_pb2.DeleteItemsResponse]
+    """DeleteItems takes items out, also those that the models were trained on; unknown ids are none's
+    loss. Visible as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+    """
     GetIndexInfo: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.GetIndexInfoRequest, _candidate_pb2.GetIndexInfoResponse]
     """GetIndexInfo tells what is loaded. Errors: NOT_READY."""
 
@@ -55,6 +66,17 @@ class CandidateServiceAsyncStub(CandidateServiceStub):
     """
     RetrieveSimilar: _aio.UnaryUnaryMultiCallable[_candidate_pb2.RetrieveSimilarRequest, _candidate_pb2.RetrieveSimilarResponse]  # type: ignore[assignment]
     """RetrieveSimilar returns the items nearest to an item. Errors: ITEM_NOT_FOUND, NOT_READY."""
+    UpsertItems: _aio.UnaryUnaryMultiCallable[_candidate_pb2.UpsertItemsRequest, _candidate_pb2.UpsertItemsResponse]  # type: ignore[assignment]
+    """UpsertItems puts items in, or replaces them. They are in the log when it answers, and a Retrieve
+    with the returned freshness token finds them, on every replica; without it, within a second.
+    Until the models are trained on them, they are known by their features alone. All or none are
+    taken; features, if given, are written first and stay when the items can't be. Errors:
+    FIELD_INVALID, STORE_UNAVAILABLE, and those of WriteFeatures.
+    """
+    DeleteItems: _aio.UnaryUnaryMultiCallable[_candidate_pb2.DeleteItemsRequest, _candidate_pb2.DeleteItemsResponse]  # type: ignore[assignment]
+    """DeleteItems takes items out, also those that the models were trained on; unknown ids are none's
+    loss. Visible as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+    """
     GetIndexInfo: _aio.UnaryUnaryMultiCallable[_candidate_pb2.GetIndexInfoRequest, _candidate_pb2.GetIndexInfoResponse]  # type: ignore[assignment]
     """GetIndexInfo tells what is loaded. Errors: NOT_READY."""
 
@@ -79,6 +101,29 @@ class CandidateServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_candidate_pb2.RetrieveSimilarResponse, _abc.Awaitable[_candidate_pb2.RetrieveSimilarResponse]]:
         """RetrieveSimilar returns the items nearest to an item. Errors: ITEM_NOT_FOUND, NOT_READY."""
+
+    @_abc_1.abstractmethod
+    def UpsertItems(
+        self,
+        request: _candidate_pb2.UpsertItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_candidate_pb2.UpsertItemsResponse, _abc.Awaitable[_candidate_pb2.UpsertItemsResponse]]:
+        """UpsertItems puts items in, or replaces them. They are in the log when it answers, and a Retrieve
+        with the returned freshness token finds them, on every replica; without it, within a second.
+        Until the models are trained on them, they are known by their features alone. All or none are
+        taken; features, if given, are written first and stay when the items can't be. Errors:
+        FIELD_INVALID, STORE_UNAVAILABLE, and those of WriteFeatures.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteItems(
+        self,
+        request: _candidate_pb2.DeleteItemsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_candidate_pb2.DeleteItemsResponse, _abc.Awaitable[_candidate_pb2.DeleteItemsResponse]]:
+        """DeleteItems takes items out, also those that the models were trained on; unknown ids are none's
+        loss. Visible as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def GetIndexInfo(

@@ -30,7 +30,7 @@ from madang.common.v1 import serving_info_pb2 as madang_dot_common_dot_v1_dot_se
 from madang.common.v1 import tensor_pb2 as madang_dot_common_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmadang/ranker/v1/ranker.proto\x12\x10madang.ranker.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmadang/common/v1/limits.proto\x1a\x1cmadang/common/v1/place.proto\x1a#madang/common/v1/serving_info.proto\x1a\x1dmadang/common/v1/tensor.proto\"\xaf\x02\n\x10RecommendRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12.\n\x05place\x18\x02 \x01(\x0b\x32\x17.madang.common.v1.PlaceB\x06\xca\xdb\x18\x02\x08\x01\x12\x30\n\x0crequest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\tpage_size\x18\x04 \x01(\rB\r\xca\xdb\x18\t1\x00\x00\x00\x00\x00\x00Y@\x12\x1b\n\npage_token\x18\x05 \x01(\tB\x07\xca\xdb\x18\x03\x10\x80\x04\x12\x17\n\x07surface\x18\x06 \x01(\tB\x06\xca\xdb\x18\x02\x10@\x12$\n\x10\x65xclude_item_ids\x18\x07 \x03(\tB\n\xca\xdb\x18\x06\x10\x80\x01 \xe8\x07\x12\x1f\n\x0f\x66reshness_token\x18\x08 \x01(\tB\x06\xca\xdb\x18\x02\x10@\"\xa7\x01\n\x11RecommendResponse\x12\x30\n\x05items\x18\x01 \x03(\x0b\x32!.madang.ranker.v1.RecommendedItem\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x33\n\x0cserving_info\x18\x03 \x01(\x0b\x32\x1d.madang.common.v1.ServingInfo\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xd7\x01\n\x0fRecommendedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.madang.common.v1.ItemKind\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x19\n\x11\x63lick_probability\x18\x04 \x01(\x02\x12\x1e\n\x16\x63onversion_probability\x18\x05 \x01(\x02\x12-\n\x07reasons\x18\x06 \x03(\x0b\x32\x1c.madang.ranker.v1.SourceRank\x12\x10\n\x08\x65xplored\x18\x07 \x01(\x08\"9\n\nSourceRank\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\"\xe3\x02\n\x0bRankRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12.\n\x05place\x18\x02 \x01(\x0b\x32\x17.madang.common.v1.PlaceB\x06\xca\xdb\x18\x02\x08\x01\x12\x30\n\x0crequest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x08item_ids\x18\x04 \x03(\tB\x0c\xca\xdb\x18\x08\x10\x80\x01\x18\x01 \xd0\x0f\x12\x17\n\x07surface\x18\x05 \x01(\tB\x06\xca\xdb\x18\x02\x10@\x12=\n\ritem_features\x18\x06 \x03(\x0b\x32\x1e.madang.common.v1.FeatureBlockB\x06\xca\xdb\x18\x02 \x08\x12\x1f\n\x0f\x66reshness_token\x18\x07 \x01(\tB\x06\xca\xdb\x18\x02\x10@\x12=\n\ruser_features\x18\x08 \x03(\x0b\x32\x1e.madang.common.v1.FeatureBlockB\x06\xca\xdb\x18\x02 \x08\"\xa4\x01\n\x0cRankResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x01(\x0c\x12\x1b\n\x13\x63lick_probabilities\x18\x03 \x01(\x0c\x12 \n\x18\x63onversion_probabilities\x18\x04 \x01(\x0c\x12\x33\n\x0cserving_info\x18\x05 \x01(\x0b\x32\x1d.madang.common.v1.ServingInfo\"S\n\x15RecordFeedbackRequest\x12:\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.madang.ranker.v1.FeedbackEventB\t\xca\xdb\x18\x05\x18\x01 \xe8\x07\"\xff\x01\n\rFeedbackEvent\x12\x1b\n\x08\x65vent_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12\x34\n\x04type\x18\x02 \x01(\x0e\x32\x1e.madang.ranker.v1.FeedbackTypeB\x06\xca\xdb\x18\x02@\x01\x12\x1a\n\x07user_id\x18\x03 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12\x1a\n\x07item_id\x18\x04 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12.\n\nevent_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\nrequest_id\x18\x06 \x01(\tB\x06\xca\xdb\x18\x02\x10@\x12\x17\n\x07surface\x18\x07 \x01(\tB\x06\xca\xdb\x18\x02\x10@\">\n\x16RecordFeedbackResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\"H\n\x0e\x45xplainRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xca\xdb\x18\x04\x08\x01\x10@\x12\x18\n\x07item_id\x18\x02 \x01(\tB\x07\xca\xdb\x18\x03\x10\x80\x01\"\xe1\x03\n\x0f\x45xplainResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x30\n\x0crequest_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05place\x18\x03 \x01(\x0b\x32\x17.madang.common.v1.Place\x12\x0f\n\x07surface\x18\x04 \x01(\t\x12\x0f\n\x07item_id\x18\x05 \x01(\t\x12\x10\n\x08position\x18\x06 \x01(\r\x12\r\n\x05score\x18\x07 \x01(\x02\x12,\n\x05terms\x18\x08 \x03(\x0b\x32\x1d.madang.ranker.v1.UtilityTerm\x12-\n\x07reasons\x18\t \x03(\x0b\x32\x1c.madang.ranker.v1.SourceRank\x12\x12\n\npropensity\x18\n \x01(\x02\x12\x37\n\x08\x66\x65\x61tures\x18\x0b \x03(\x0b\x32%.madang.ranker.v1.FeatureContribution\x12\x13\n\x0bunexplained\x18\x0c \x01(\t\x12\x33\n\x0cserving_info\x18\r \x01(\x0b\x32\x1d.madang.common.v1.ServingInfo\x12,\n\x06\x62\x61ndit\x18\x0e \x01(\x0b\x32\x1c.madang.ranker.v1.BanditDraw\"\x94\x01\n\nBanditDraw\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\x0f\n\x07ranking\x18\x03 \x01(\r\x12\x10\n\x08rankings\x18\x04 \x01(\r\x12\x13\n\x0bimpressions\x18\x05 \x01(\r\x12\x0f\n\x07rewards\x18\x06 \x01(\r\x12\x0c\n\x04rate\x18\x07 \x01(\x02\x12\x0c\n\x04pool\x18\x08 \x01(\r\":\n\x0bUtilityTerm\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x02\x12\r\n\x05value\x18\x03 \x01(\x02\"L\n\x13\x46\x65\x61tureContribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x02*\x9a\x01\n\x0c\x46\x65\x65\x64\x62\x61\x63kType\x12\x1d\n\x19\x46\x45\x45\x44\x42\x41\x43K_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_TYPE_IMPRESSION\x10\x01\x12\x17\n\x13\x46\x45\x45\x44\x42\x41\x43K_TYPE_CLICK\x10\x02\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_TYPE_CONVERSION\x10\x03\x12\x16\n\x12\x46\x45\x45\x44\x42\x41\x43K_TYPE_HIDE\x10\x04\x32\xcd\x03\n\rRankerService\x12n\n\tRecommend\x12\".madang.ranker.v1.RecommendRequest\x1a#.madang.ranker.v1.RecommendResponse\"\x18\x82\xd3\xe4\x93\x02\x12\"\r/v1/recommend:\x01*\x12Z\n\x04Rank\x12\x1d.madang.ranker.v1.RankRequest\x1a\x1e.madang.ranker.v1.RankResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/rank:\x01*\x12|\n\x0eRecordFeedback\x12\'.madang.ranker.v1.RecordFeedbackRequest\x1a(.madang.ranker.v1.RecordFeedbackResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/feedback:\x01*\x12r\n\x07\x45xplain\x12 .madang.ranker.v1.ExplainRequest\x1a!.madang.ranker.v1.ExplainResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/decisions/{request_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmadang/ranker/v1/ranker.proto\x12\x10madang.ranker.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmadang/common/v1/limits.proto\x1a\x1cmadang/common/v1/place.proto\x1a#madang/common/v1/serving_info.proto\x1a\x1dmadang/common/v1/tensor.proto\"\xb0\x02\n\x10RecommendRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12.\n\x05place\x18\x02 \x01(\x0b\x32\x17.madang.common.v1.PlaceB\x06\xca\xdb\x18\x02\x08\x01\x12\x30\n\x0crequest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12 \n\tpage_size\x18\x04 \x01(\rB\r\xca\xdb\x18\t1\x00\x00\x00\x00\x00\x00Y@\x12\x1b\n\npage_token\x18\x05 \x01(\tB\x07\xca\xdb\x18\x03\x10\x80\x04\x12\x17\n\x07surface\x18\x06 \x01(\tB\x06\xca\xdb\x18\x02\x10@\x12$\n\x10\x65xclude_item_ids\x18\x07 \x03(\tB\n\xca\xdb\x18\x06\x10\x80\x01 \xe8\x07\x12 \n\x0f\x66reshness_token\x18\x08 \x01(\tB\x07\xca\xdb\x18\x03\x10\x80\x02\"\xa7\x01\n\x11RecommendResponse\x12\x30\n\x05items\x18\x01 \x03(\x0b\x32!.madang.ranker.v1.RecommendedItem\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x33\n\x0cserving_info\x18\x03 \x01(\x0b\x32\x1d.madang.common.v1.ServingInfo\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xd7\x01\n\x0fRecommendedItem\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.madang.common.v1.ItemKind\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x19\n\x11\x63lick_probability\x18\x04 \x01(\x02\x12\x1e\n\x16\x63onversion_probability\x18\x05 \x01(\x02\x12-\n\x07reasons\x18\x06 \x03(\x0b\x32\x1c.madang.ranker.v1.SourceRank\x12\x10\n\x08\x65xplored\x18\x07 \x01(\x08\"9\n\nSourceRank\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12\r\n\x05score\x18\x03 \x01(\x02\"\xe4\x02\n\x0bRankRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12.\n\x05place\x18\x02 \x01(\x0b\x32\x17.madang.common.v1.PlaceB\x06\xca\xdb\x18\x02\x08\x01\x12\x30\n\x0crequest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x08item_ids\x18\x04 \x03(\tB\x0c\xca\xdb\x18\x08\x10\x80\x01\x18\x01 \xd0\x0f\x12\x17\n\x07surface\x18\x05 \x01(\tB\x06\xca\xdb\x18\x02\x10@\x12=\n\ritem_features\x18\x06 \x03(\x0b\x32\x1e.madang.common.v1.FeatureBlockB\x06\xca\xdb\x18\x02 \x08\x12 \n\x0f\x66reshness_token\x18\x07 \x01(\tB\x07\xca\xdb\x18\x03\x10\x80\x02\x12=\n\ruser_features\x18\x08 \x03(\x0b\x32\x1e.madang.common.v1.FeatureBlockB\x06\xca\xdb\x18\x02 \x08\"\xa4\x01\n\x0cRankResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x01(\x0c\x12\x1b\n\x13\x63lick_probabilities\x18\x03 \x01(\x0c\x12 \n\x18\x63onversion_probabilities\x18\x04 \x01(\x0c\x12\x33\n\x0cserving_info\x18\x05 \x01(\x0b\x32\x1d.madang.common.v1.ServingInfo\"S\n\x15RecordFeedbackRequest\x12:\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.madang.ranker.v1.FeedbackEventB\t\xca\xdb\x18\x05\x18\x01 \xe8\x07\"\xff\x01\n\rFeedbackEvent\x12\x1b\n\x08\x65vent_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12\x34\n\x04type\x18\x02 \x01(\x0e\x32\x1e.madang.ranker.v1.FeedbackTypeB\x06\xca\xdb\x18\x02@\x01\x12\x1a\n\x07user_id\x18\x03 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12\x1a\n\x07item_id\x18\x04 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12.\n\nevent_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\nrequest_id\x18\x06 \x01(\tB\x06\xca\xdb\x18\x02\x10@\x12\x17\n\x07surface\x18\x07 \x01(\tB\x06\xca\xdb\x18\x02\x10@\">\n\x16RecordFeedbackResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x12\n\nduplicates\x18\x02 \x01(\r\"H\n\x0e\x45xplainRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xca\xdb\x18\x04\x08\x01\x10@\x12\x18\n\x07item_id\x18\x02 \x01(\tB\x07\xca\xdb\x18\x03\x10\x80\x01\"\xe1\x03\n\x0f\x45xplainResponse\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x30\n\x0crequest_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x05place\x18\x03 \x01(\x0b\x32\x17.madang.common.v1.Place\x12\x0f\n\x07surface\x18\x04 \x01(\t\x12\x0f\n\x07item_id\x18\x05 \x01(\t\x12\x10\n\x08position\x18\x06 \x01(\r\x12\r\n\x05score\x18\x07 \x01(\x02\x12,\n\x05terms\x18\x08 \x03(\x0b\x32\x1d.madang.ranker.v1.UtilityTerm\x12-\n\x07reasons\x18\t \x03(\x0b\x32\x1c.madang.ranker.v1.SourceRank\x12\x12\n\npropensity\x18\n \x01(\x02\x12\x37\n\x08\x66\x65\x61tures\x18\x0b \x03(\x0b\x32%.madang.ranker.v1.FeatureContribution\x12\x13\n\x0bunexplained\x18\x0c \x01(\t\x12\x33\n\x0cserving_info\x18\r \x01(\x0b\x32\x1d.madang.common.v1.ServingInfo\x12,\n\x06\x62\x61ndit\x18\x0e \x01(\x0b\x32\x1c.madang.ranker.v1.BanditDraw\"\x94\x01\n\nBanditDraw\x12\x10\n\x08\x62\x61tch_id\x18\x01 \x01(\t\x12\x0f\n\x07segment\x18\x02 \x01(\t\x12\x0f\n\x07ranking\x18\x03 \x01(\r\x12\x10\n\x08rankings\x18\x04 \x01(\r\x12\x13\n\x0bimpressions\x18\x05 \x01(\r\x12\x0f\n\x07rewards\x18\x06 \x01(\r\x12\x0c\n\x04rate\x18\x07 \x01(\x02\x12\x0c\n\x04pool\x18\x08 \x01(\r\":\n\x0bUtilityTerm\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x02\x12\r\n\x05value\x18\x03 \x01(\x02\"L\n\x13\x46\x65\x61tureContribution\x12\x0f\n\x07\x66\x65\x61ture\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x02*\x9a\x01\n\x0c\x46\x65\x65\x64\x62\x61\x63kType\x12\x1d\n\x19\x46\x45\x45\x44\x42\x41\x43K_TYPE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_TYPE_IMPRESSION\x10\x01\x12\x17\n\x13\x46\x45\x45\x44\x42\x41\x43K_TYPE_CLICK\x10\x02\x12\x1c\n\x18\x46\x45\x45\x44\x42\x41\x43K_TYPE_CONVERSION\x10\x03\x12\x16\n\x12\x46\x45\x45\x44\x42\x41\x43K_TYPE_HIDE\x10\x04\x32\xcd\x03\n\rRankerService\x12n\n\tRecommend\x12\".madang.ranker.v1.RecommendRequest\x1a#.madang.ranker.v1.RecommendResponse\"\x18\x82\xd3\xe4\x93\x02\x12\"\r/v1/recommend:\x01*\x12Z\n\x04Rank\x12\x1d.madang.ranker.v1.RankRequest\x1a\x1e.madang.ranker.v1.RankResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/rank:\x01*\x12|\n\x0eRecordFeedback\x12\'.madang.ranker.v1.RecordFeedbackRequest\x1a(.madang.ranker.v1.RecordFeedbackResponse\"\x17\x82\xd3\xe4\x93\x02\x11\"\x0c/v1/feedback:\x01*\x12r\n\x07\x45xplain\x12 .madang.ranker.v1.ExplainRequest\x1a!.madang.ranker.v1.ExplainResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/decisions/{request_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,7 +50,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECOMMENDREQUEST'].fields_by_name['exclude_item_ids']._loaded_options = None
   _globals['_RECOMMENDREQUEST'].fields_by_name['exclude_item_ids']._serialized_options = b'\312\333\030\006\020\200\001 \350\007'
   _globals['_RECOMMENDREQUEST'].fields_by_name['freshness_token']._loaded_options = None
-  _globals['_RECOMMENDREQUEST'].fields_by_name['freshness_token']._serialized_options = b'\312\333\030\002\020@'
+  _globals['_RECOMMENDREQUEST'].fields_by_name['freshness_token']._serialized_options = b'\312\333\030\003\020\200\002'
   _globals['_RANKREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_RANKREQUEST'].fields_by_name['user_id']._serialized_options = b'\312\333\030\005\010\001\020\200\001'
   _globals['_RANKREQUEST'].fields_by_name['place']._loaded_options = None
@@ -62,7 +62,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANKREQUEST'].fields_by_name['item_features']._loaded_options = None
   _globals['_RANKREQUEST'].fields_by_name['item_features']._serialized_options = b'\312\333\030\002 \010'
   _globals['_RANKREQUEST'].fields_by_name['freshness_token']._loaded_options = None
-  _globals['_RANKREQUEST'].fields_by_name['freshness_token']._serialized_options = b'\312\333\030\002\020@'
+  _globals['_RANKREQUEST'].fields_by_name['freshness_token']._serialized_options = b'\312\333\030\003\020\200\002'
   _globals['_RANKREQUEST'].fields_by_name['user_features']._loaded_options = None
   _globals['_RANKREQUEST'].fields_by_name['user_features']._serialized_options = b'\312\333\030\002 \010'
   _globals['_RECORDFEEDBACKREQUEST'].fields_by_name['events']._loaded_options = None
@@ -91,36 +91,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RANKERSERVICE'].methods_by_name['RecordFeedback']._serialized_options = b'\202\323\344\223\002\021\"\014/v1/feedback:\001*'
   _globals['_RANKERSERVICE'].methods_by_name['Explain']._loaded_options = None
   _globals['_RANKERSERVICE'].methods_by_name['Explain']._serialized_options = b'\202\323\344\223\002\034\022\032/v1/decisions/{request_id}'
-  _globals['_FEEDBACKTYPE']._serialized_start=2776
-  _globals['_FEEDBACKTYPE']._serialized_end=2930
+  _globals['_FEEDBACKTYPE']._serialized_start=2778
+  _globals['_FEEDBACKTYPE']._serialized_end=2932
   _globals['_RECOMMENDREQUEST']._serialized_start=244
-  _globals['_RECOMMENDREQUEST']._serialized_end=547
-  _globals['_RECOMMENDRESPONSE']._serialized_start=550
-  _globals['_RECOMMENDRESPONSE']._serialized_end=717
-  _globals['_RECOMMENDEDITEM']._serialized_start=720
-  _globals['_RECOMMENDEDITEM']._serialized_end=935
-  _globals['_SOURCERANK']._serialized_start=937
-  _globals['_SOURCERANK']._serialized_end=994
-  _globals['_RANKREQUEST']._serialized_start=997
-  _globals['_RANKREQUEST']._serialized_end=1352
-  _globals['_RANKRESPONSE']._serialized_start=1355
-  _globals['_RANKRESPONSE']._serialized_end=1519
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=1521
-  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=1604
-  _globals['_FEEDBACKEVENT']._serialized_start=1607
-  _globals['_FEEDBACKEVENT']._serialized_end=1862
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=1864
-  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=1926
-  _globals['_EXPLAINREQUEST']._serialized_start=1928
-  _globals['_EXPLAINREQUEST']._serialized_end=2000
-  _globals['_EXPLAINRESPONSE']._serialized_start=2003
-  _globals['_EXPLAINRESPONSE']._serialized_end=2484
-  _globals['_BANDITDRAW']._serialized_start=2487
-  _globals['_BANDITDRAW']._serialized_end=2635
-  _globals['_UTILITYTERM']._serialized_start=2637
-  _globals['_UTILITYTERM']._serialized_end=2695
-  _globals['_FEATURECONTRIBUTION']._serialized_start=2697
-  _globals['_FEATURECONTRIBUTION']._serialized_end=2773
-  _globals['_RANKERSERVICE']._serialized_start=2933
-  _globals['_RANKERSERVICE']._serialized_end=3394
+  _globals['_RECOMMENDREQUEST']._serialized_end=548
+  _globals['_RECOMMENDRESPONSE']._serialized_start=551
+  _globals['_RECOMMENDRESPONSE']._serialized_end=718
+  _globals['_RECOMMENDEDITEM']._serialized_start=721
+  _globals['_RECOMMENDEDITEM']._serialized_end=936
+  _globals['_SOURCERANK']._serialized_start=938
+  _globals['_SOURCERANK']._serialized_end=995
+  _globals['_RANKREQUEST']._serialized_start=998
+  _globals['_RANKREQUEST']._serialized_end=1354
+  _globals['_RANKRESPONSE']._serialized_start=1357
+  _globals['_RANKRESPONSE']._serialized_end=1521
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_start=1523
+  _globals['_RECORDFEEDBACKREQUEST']._serialized_end=1606
+  _globals['_FEEDBACKEVENT']._serialized_start=1609
+  _globals['_FEEDBACKEVENT']._serialized_end=1864
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_start=1866
+  _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=1928
+  _globals['_EXPLAINREQUEST']._serialized_start=1930
+  _globals['_EXPLAINREQUEST']._serialized_end=2002
+  _globals['_EXPLAINRESPONSE']._serialized_start=2005
+  _globals['_EXPLAINRESPONSE']._serialized_end=2486
+  _globals['_BANDITDRAW']._serialized_start=2489
+  _globals['_BANDITDRAW']._serialized_end=2637
+  _globals['_UTILITYTERM']._serialized_start=2639
+  _globals['_UTILITYTERM']._serialized_end=2697
+  _globals['_FEATURECONTRIBUTION']._serialized_start=2699
+  _globals['_FEATURECONTRIBUTION']._serialized_end=2775
+  _globals['_RANKERSERVICE']._serialized_start=2935
+  _globals['_RANKERSERVICE']._serialized_end=3396
 # @@protoc_insertion_point(module_scope)

@@ -82,7 +82,7 @@ class RecommendRequest(_message.Message):
     surface: _builtins.str
     """surface is the configured surface; default "home"."""
     freshness_token: _builtins.str
-    """freshness_token asks for features of at least this state."""
+    """freshness_token asks for features and items of at least this state."""
     @_builtins.property
     def place(self) -> _place_pb2.Place:
         """place is where the order would go."""
@@ -250,7 +250,7 @@ class RankRequest(_message.Message):
     surface: _builtins.str
     """surface is the configured surface; default "home"."""
     freshness_token: _builtins.str
-    """freshness_token asks for features of at least this state."""
+    """freshness_token asks for features and items of at least this state."""
     @_builtins.property
     def place(self) -> _place_pb2.Place:
         """place is where the order would go."""

@@ -1,0 +1,79 @@
+"""UpsertItems and DeleteItems: into the item log, from which every replica takes them."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from madang.candidate.v1 import candidate_pb2 as pb
+from madang.common.v1 import tensor_pb2
+from madang.feature.v1 import feature_store_pb2
+from madang_candidate.dependencies import WriteFeatures
+from madang_runtime.changelog.compacted import CompactedLog
+from madang_runtime.errors import invalid
+from madang_runtime.freshness import merge, token
+
+ITEMS, TOKEN = "items", "it1"
+"""The compacted log of items, and its part of a freshness token."""
+
+
+class CatalogueEditor:
+    """The domain of the two RPCs.
+
+    Args:
+        items: the log.
+        write_features: the feature store.
+    """
+
+    def __init__(self, items: CompactedLog, write_features: WriteFeatures) -> None:
+        self._items = items
+        self._write_features = write_features
+
+    def upsert(self, request: pb.UpsertItemsRequest) -> pb.UpsertItemsResponse:
+        """Answer UpsertItems.
+
+        Raises:
+            MadangError: FIELD_INVALID, STORE_UNAVAILABLE, and those of WriteFeatures.
+        """
+        ids = [item.item_id for item in request.items]
+        _check_distinct(ids, "items")
+        for i, item in enumerate(request.items):
+            if item.delivery_radius_km and not item.HasField("place"):
+                raise invalid(f"items[{i}].place", "is required with a delivery radius")
+        written = [
+            self._write_features(
+                feature_store_pb2.WriteFeaturesRequest(view=view, entity_ids=ids, blocks=blocks)
+            ).freshness_token
+            for view, blocks in _by_view(request.features).items()
+        ]
+        position = self._items.write(
+            {item.item_id: item.SerializeToString() for item in request.items}
+        )
+        return pb.UpsertItemsResponse(freshness_token=merge(*written, token(TOKEN, position)))
+
+    def delete(self, request: pb.DeleteItemsRequest) -> pb.DeleteItemsResponse:
+        """Answer DeleteItems. Raises: MadangError FIELD_INVALID, STORE_UNAVAILABLE."""
+        _check_distinct(request.item_ids, "item_ids")
+        position = self._items.write(dict.fromkeys(request.item_ids))
+        return pb.DeleteItemsResponse(freshness_token=token(TOKEN, position))
+
+
+def _check_distinct(ids: Sequence[str], field: str) -> None:
+    if "" in ids:
+        raise invalid(field, "has an empty id")
+    if twice := [item_id for item_id, n in Counter(ids).items() if n > 1]:
+        raise invalid(field, f"has {twice[0]!r} twice")
+
+
+def _by_view(
+    blocks: Sequence[tensor_pb2.FeatureBlock],
+) -> dict[str, list[tensor_pb2.FeatureBlock]]:
+    """Blocks of "view.feature" as WriteFeatures wants them: by view, with bare names."""
+    found: dict[str, list[tensor_pb2.FeatureBlock]] = {}
+    for i, block in enumerate(blocks):
+        views = {name.partition(".")[0] for name in block.features}
+        if len(views) != 1 or not all(name.partition(".")[2] for name in block.features):
+            raise invalid(f"features[{i}].features", "must be view.feature, of one view a block")
+        bare = tensor_pb2.FeatureBlock()
+        bare.CopyFrom(block)
+        bare.features[:] = [name.partition(".")[2] for name in block.features]
+        found.setdefault(views.pop(), []).append(bare)
+    return found
