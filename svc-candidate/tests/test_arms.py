@@ -6,6 +6,7 @@ from indexes import make_index
 
 from madang.ranker.v1 import bandit_pb2
 from madang_candidate.arms import ArmFilter, lower_bound
+from madang_candidate.index import ItemIndex, LiveItem
 
 
 def batch(counts, **fields):
@@ -97,3 +98,14 @@ def test_fresh_arms_take_turns_from_batch_to_batch():
         counts[rows] += 1
     assert counts.min() > 10
     assert counts.max() < 60
+
+
+def test_what_was_put_in_lately_is_tried_before_what_is_little_known():
+    index = make_index(50)
+    items = [LiveItem(f"new{i}", 1, 2**24 - 1, np.zeros(8, np.float32), None) for i in range(3)]
+    later = ItemIndex(index.trained, index.exact_below, items)
+    for seed in range(20):
+        arms = arms_of(batch({}, seed=seed), later)
+        rows, _ = arms.propose(["all"], np.arange(53))
+        assert {50, 51, 52} == set(rows[:3].tolist())
+        assert len(rows) == 4

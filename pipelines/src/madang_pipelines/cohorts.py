@@ -1,15 +1,19 @@
 """Groups users: the warm by the clusters of their vectors, all by age and gender."""
 
+from collections.abc import Mapping
+
 import faiss
+import h3
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 
-from madang_candidate.train import Towers
+from madang_candidate.lists import AREA_RESOLUTION
+from madang_candidate.tower import TowerBundle
 from madang_pipelines.tables import Tables
 from madang_runtime.models.context import context_rows
 from madang_runtime.models.inputs import InputRows
+from madang_runtime.segments import EVERYBODY
 
 COHORTS = 16
 _WARM_ORDERS = 3
@@ -17,11 +21,12 @@ _USERS_A_COHORT = 40
 _EVENING_HOUR = 19
 
 
-def user_segments(tables: Tables, towers: Towers, users: InputRows) -> pl.DataFrame:
+def user_segments(tables: Tables, bundle: TowerBundle, users: InputRows) -> pl.DataFrame:
     """The rows of the view user_segments, one a user, as of the end of the data.
 
     Users with orders enough are clustered by k-means of their vectors, each as they would ask from
-    home in the evening; the others have no cohort.
+    home in the evening, less the mean of their area: what is left is taste, and not where they
+    live. The others have no cohort.
     """
     frame = tables.frames["users"]
     past = tables.frames["actions"].filter(
@@ -34,7 +39,8 @@ def user_segments(tables: Tables, towers: Towers, users: InputRows) -> pl.DataFr
     cohort = np.full(len(frame), -1)
     k = min(COHORTS, len(warm) // _USERS_A_COHORT)
     if k > 1:
-        cohort[warm] = _clusters(_vectors(tables, towers, users)[warm], k)
+        areas = _areas(tables)[warm]
+        cohort[warm] = _clusters(_taste(_vectors(tables, bundle, users)[warm], areas), k)
     age, gender = frame["age_band"], frame["gender"]
     return pl.DataFrame(
         {
@@ -47,21 +53,28 @@ def user_segments(tables: Tables, towers: Towers, users: InputRows) -> pl.DataFr
     )
 
 
-def _vectors(tables: Tables, towers: Towers, users: InputRows) -> NDArray[np.float32]:
+def _vectors(tables: Tables, bundle: TowerBundle, users: InputRows) -> NDArray[np.float32]:
     homes = tables.frames["users"].select("latitude", "longitude").to_numpy()
     last = np.full(len(homes), tables.frames["actions"]["time"].max(), np.int64)
     hour = tables.clock.local_hours(last, homes[:, 1]) % 24
     evening = last + (_EVENING_HOUR - hour) * 3_600_000
     context = context_rows(evening, homes[:, 0], homes[:, 1], tables.clock)
-    with torch.no_grad():
-        vectors = towers.user(
-            torch.from_numpy(users.ints),
-            torch.from_numpy(users.floats),
-            torch.from_numpy(context.ints),
-            torch.from_numpy(context.floats),
-        )
-    array: NDArray[np.float32] = vectors.numpy()
-    return array
+    return bundle.user_vectors(users, context)
+
+
+def _areas(tables: Tables) -> NDArray[np.int64]:
+    """The number of the area in which each user lives."""
+    homes = tables.frames["users"].select("latitude", "longitude").iter_rows()
+    cells = [h3.latlng_to_cell(*place, AREA_RESOLUTION) for place in homes]
+    numbers: NDArray[np.int64] = np.unique(cells, return_inverse=True)[1]
+    return numbers
+
+
+def _taste(vectors: NDArray[np.float32], areas: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Vectors less the mean of their area."""
+    count = np.maximum(np.bincount(areas), 1)
+    means = np.stack([np.bincount(areas, column) / count for column in vectors.T], axis=1)
+    return (vectors - means[areas]).astype(np.float32)
 
 
 def _clusters(vectors: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -70,3 +83,9 @@ def _clusters(vectors: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     _, found = kmeans.index.search(vectors, 1)
     clusters: NDArray[np.int64] = found[:, 0]
     return clusters
+
+
+def segment_names(row: Mapping[str, int | None]) -> list[str]:
+    """The segments of a user's row, as the mesh names them: the most specific first."""
+    names = (f"{feature}={value}" for feature, value in row.items() if value is not None)
+    return [*names, EVERYBODY]

@@ -11,14 +11,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from madang_candidate.arms import ArmFilter
+from madang_candidate.lists import SegmentLists, list_key
 from madang_candidate.query import Query
 from madang_candidate.retrieval import Retrieval
 from madang_candidate.settings import CandidateSettings
 from madang_candidate.tower import TowerBundle
 from madang_candidate.wiring import make_sources
 from madang_pipelines.city.truth import Truth
+from madang_pipelines.cohorts import segment_names, user_segments
 from madang_pipelines.examples import session_context, sessions_of
 from madang_pipelines.features import FeatureBuilder, look_up
+from madang_pipelines.segment_lists import segment_lists, upserts
 from madang_pipelines.tables import Tables
 from madang_pipelines.training import RANKER, TOWER
 from madang_ranker.scoring import DcnScorer, ScoreRequest
@@ -62,10 +65,15 @@ class Lists:
         self.bundle = TowerBundle(_champion(registry, TOWER), threads=1, exact_below=20_000)
         self._scorer = DcnScorer(_champion(registry, RANKER), Metrics())
         self._surface = load_surfaces(None)["home"]
+        segments = user_segments(tables, self.bundle, self._users)
+        named = segments.select(cohort="cohort", demographic="demographic").iter_rows(named=True)
+        self._segments = [segment_names(row) for row in named]
+        lists = SegmentLists()
+        made = upserts(segment_lists(tables, segments))
+        lists.apply({list_key(m.segment, m.area): m.SerializeToString() for m in made}, True)
         settings = CandidateSettings()
-        self._retrieval = Retrieval(
-            make_sources(settings, ArmFilter()), settings.rrf_k, 10.0, threads=1
-        )
+        sources = make_sources(settings, lists, ArmFilter())
+        self._retrieval = Retrieval(sources, settings.rrf_k, 10.0, threads=1)
 
     @property
     def surface(self) -> Surface:
@@ -83,26 +91,33 @@ class Lists:
 
     def ours(self, s: int, allowed: Rows) -> Rows:
         """Rows of all candidates of session s, as Recommend orders them."""
+        query = self._query(s, allowed)
+        rows = self._retrieval.retrieve(query).rows
+        items = InputRows(self._items.ints[rows], self._items.floats[rows])
+        scores = self._scorer.score(ScoreRequest(query.user, _row(self.context, s), items))
+        utility = self._surface.utility(scores.click, scores.order)
+        return rows[np.argsort(-utility, kind="stable")]
+
+    def of_cohort(self, s: int, allowed: Rows) -> Rows:
+        """Rows of the list made beforehand for the user's segment."""
+        return self._retrieval.retrieve(self._query(s, allowed), ["cohort"]).rows
+
+    def _query(self, s: int, allowed: Rows) -> Query:
         lat, lng = self._place(s)
-        user = _row(self._users, self.user_rows[s])
-        context = _row(self.context, s)
-        query = Query(
+        user, context = _row(self._users, self.user_rows[s]), _row(self.context, s)
+        return Query(
             bundle=self.bundle,
             index=self.bundle.index,
             user=user,
-            user_vector=self.bundle.user_vector(user, context),
+            user_vector=self.bundle.user_vectors(user, context)[0],
             recent=np.empty(0, np.int64),
             allowed=allowed,
             latitude=lat,
             longitude=lng,
             hour=int(context.ints[0, 0]),
             limit=self._surface.candidates,
+            segments=self._segments[self.user_rows[s]],
         )
-        rows = self._retrieval.retrieve(query).rows
-        items = InputRows(self._items.ints[rows], self._items.floats[rows])
-        scores = self._scorer.score(ScoreRequest(user, context, items))
-        utility = self._surface.utility(scores.click, scores.order)
-        return rows[np.argsort(-utility, kind="stable")]
 
     def close(self) -> None:
         """End threads."""
@@ -134,13 +149,15 @@ def evaluate_city(
 ) -> list[Result]:
     """Expected clicks and orders of a feed of 10, by the simulator's truth.
 
-    Popularity shows the most ordered shops that deliver and are open; the oracle orders all of
-    them by the true utility, which no model can beat.
+    Popularity shows the most ordered shops that deliver and are open; cohort lists are made
+    beforehand, as the surface "quick" shows them; the oracle orders all shops by the true utility,
+    which no model can beat.
     """
     lists = Lists(tables, registry, sessions)
     counts = _order_counts(tables, lists)
     seen = 1 / np.log2(2 + np.arange(K))
-    gains: dict[str, list[tuple[float, float]]] = {"popularity": [], "ours": [], "oracle": []}
+    names = ("popularity", "cohort lists", "ours", "oracle")
+    gains: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for s in range(len(lists.sessions)):
         allowed = lists.allowed(s)
         if len(allowed) < K:
@@ -154,11 +171,13 @@ def evaluate_city(
         true_utility = lists.surface.click_weight * click + lists.surface.order_weight * order
         at = {
             "popularity": np.argsort(-counts[allowed], kind="stable")[:K],
+            "cohort lists": np.searchsorted(allowed, lists.of_cohort(s, allowed)[:K]),
             "ours": np.searchsorted(allowed, lists.ours(s, allowed)[:K]),
             "oracle": np.argsort(-true_utility, kind="stable")[:K],
         }
         for name, shown in at.items():
-            gains[name].append((float(click[shown] @ seen), float(order[shown] @ seen)))
+            gain = click[shown] @ seen[: len(shown)], order[shown] @ seen[: len(shown)]
+            gains[name].append((float(gain[0]), float(gain[1])))
         progress((s + 1) / len(lists.sessions))
     lists.close()
     best = float(np.mean([order for _, order in gains["oracle"]]))
@@ -201,6 +220,7 @@ def evaluate_checkins(
     gains: dict[str, list[tuple[float, float, float]]] = {
         "popularity": [],
         "repeat-visit": [],
+        "cohort lists": [],
         "ours": [],
     }
     for s, user in enumerate(lists.sessions["user_id"].to_list()):
@@ -208,6 +228,7 @@ def evaluate_checkins(
         shown = {
             "popularity": popular[:K],
             "repeat-visit": np.concatenate([mine, popular[~np.isin(popular, mine)]])[:K],
+            "cohort lists": lists.of_cohort(s, lists.allowed(s))[:K],
             "ours": lists.ours(s, lists.allowed(s))[:K],
         }
         for name, rows in shown.items():

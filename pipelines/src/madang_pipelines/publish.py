@@ -1,4 +1,4 @@
-"""Keeps feature rows as Parquet and publishes them to a feature store."""
+"""Keeps feature rows and lists as Parquet and publishes them to a mesh."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 import polars as pl
 
+from madang.candidate.v1 import candidate_pb2, candidate_pb2_grpc
 from madang.common.v1 import tensor_pb2
 from madang.feature.v1 import feature_store_pb2 as pb
 from madang.feature.v1 import feature_store_pb2_grpc
@@ -17,11 +18,13 @@ from madang_pipelines.features import (
     load_views,
     model_features,
 )
+from madang_pipelines.segment_lists import upserts
 from madang_pipelines.training import Trained
 from madang_runtime.columns import block
 from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
 
-_ROWS_A_MESSAGE = 2000
+_ROWS_A_MESSAGE, _LISTS_A_MESSAGE = 2000, 500
+_LISTS = "segment_lists.parquet"
 _KINDS: tuple[tuple[str, type[np.generic]], ...] = (("FLOAT32", np.float32), ("INT64", np.int64))
 
 
@@ -34,6 +37,7 @@ def save_features(trained: Trained, folder: Path) -> None:
     ):
         _frame(view, ids, rows).write_parquet(folder / f"{view}.parquet")
     trained.segments.write_parquet(folder / f"{SEGMENT_VIEW}.parquet")
+    trained.lists.write_parquet(folder / _LISTS)
 
 
 def _frame(view: str, ids: list[str], rows: InputRows) -> pl.DataFrame:
@@ -45,10 +49,10 @@ def _frame(view: str, ids: list[str], rows: InputRows) -> pl.DataFrame:
 
 
 def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lambda _: None) -> int:
-    """Apply all views and write the Parquet files' rows through the gateway.
+    """Apply all views and write the Parquet files' rows and lists through the gateway.
 
     Returns:
-        the number of rows written.
+        the number of feature rows written.
     """
     with grpc.insecure_channel(gateway) as channel:
         store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
@@ -63,33 +67,45 @@ def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lamb
             answer = store.StreamWriteFeatures(_messages(views[view], frame), timeout=300)
             written += answer.rows_written
             progress(written / max(total, 1))
+        candidates = candidate_pb2_grpc.CandidateServiceStub(channel)
+        for part in pl.read_parquet(folder / _LISTS).iter_slices(_LISTS_A_MESSAGE):
+            lists = candidate_pb2.UpsertListsRequest(lists=upserts(part))
+            candidates.UpsertLists(lists, timeout=60, wait_for_ready=True)
     return written
 
 
 def _messages(view: pb.FeatureView, frame: pl.DataFrame) -> Iterator[pb.StreamWriteFeaturesRequest]:
-    features = feature_refs(view)
     for part in frame.iter_slices(_ROWS_A_MESSAGE):
-        blocks = []
-        for dtype, kind in _KINDS:
-            columns = columns_of(features, view.name, dtype)
-            if not columns:
-                continue
-            cells = [
-                np.nan_to_num(part[name].to_numpy()).reshape(len(part), -1).astype(kind)
-                for name in columns
-            ]
-            absent = np.stack([part[name].is_null().to_numpy() for name in columns], axis=1)
-            statuses = np.where(
-                absent, tensor_pb2.FEATURE_STATUS_NULL, tensor_pb2.FEATURE_STATUS_PRESENT
-            ).astype(np.uint8)
-            blocks.append(
-                block(
-                    list(columns),
-                    np.concatenate(cells, axis=1),
-                    dims=[c.stop - c.start for c in columns.values()],
-                    statuses=statuses.tobytes(),
-                )
-            )
         ids = part["entity_id"].to_list()
-        write = pb.WriteFeaturesRequest(view=view.name, entity_ids=ids, blocks=blocks)
+        write = pb.WriteFeaturesRequest(
+            view=view.name, entity_ids=ids, blocks=feature_blocks(view, part)
+        )
         yield pb.StreamWriteFeaturesRequest(write=write)
+
+
+def feature_blocks(
+    view: pb.FeatureView, rows: pl.DataFrame, prefix: str = ""
+) -> list[tensor_pb2.FeatureBlock]:
+    """Rows of a view, a column a feature, as blocks; null where there is no value."""
+    features, blocks = feature_refs(view), []
+    for dtype, kind in _KINDS:
+        columns = columns_of(features, view.name, dtype)
+        if not columns:
+            continue
+        cells = [
+            np.nan_to_num(rows[name].to_numpy()).reshape(len(rows), -1).astype(kind)
+            for name in columns
+        ]
+        absent = np.stack([rows[name].is_null().to_numpy() for name in columns], axis=1)
+        statuses = np.where(
+            absent, tensor_pb2.FEATURE_STATUS_NULL, tensor_pb2.FEATURE_STATUS_PRESENT
+        ).astype(np.uint8)
+        blocks.append(
+            block(
+                [prefix + name for name in columns],
+                np.concatenate(cells, axis=1),
+                dims=[c.stop - c.start for c in columns.values()],
+                statuses=statuses.tobytes(),
+            )
+        )
+    return blocks

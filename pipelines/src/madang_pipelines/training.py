@@ -16,6 +16,7 @@ from madang_candidate.cells import delivery_cells
 from madang_candidate.index import pack_columns
 from madang_candidate.model import TowerConfig
 from madang_candidate.popularity import AREA_RESOLUTION, count_popularity, learn_time_slots
+from madang_candidate.tower import TowerBundle
 from madang_candidate.train import (
     TowerTraining,
     export_item_tower,
@@ -33,6 +34,7 @@ from madang_pipelines.features import (
     model_features,
 )
 from madang_pipelines.negatives import add_negatives
+from madang_pipelines.segment_lists import segment_lists
 from madang_pipelines.tables import Tables
 from madang_ranker.fallback import pack_fallback
 from madang_ranker.model import DcnConfig
@@ -69,6 +71,7 @@ class Trained:
         users, items: the rows that the feature store should serve, one a user or item.
         user_ids, item_ids: whose rows they are.
         segments: the rows of the view user_segments.
+        lists: the lists of segments, as `segment_lists` makes them.
     """
 
     versions: dict[str, str]
@@ -77,6 +80,7 @@ class Trained:
     user_ids: list[str]
     item_ids: list[str]
     segments: pl.DataFrame
+    lists: pl.DataFrame
 
 
 def train_all(
@@ -166,6 +170,9 @@ def train_all(
     versions = {TOWER: tower_version, RANKER: ranker_version}
     for name, version in versions.items():
         registry.set_alias(name, CHAMPION, version)
+    bundle = TowerBundle(registry.load(TOWER, tower_version), threads=1, exact_below=0)
+    segments = user_segments(tables, bundle, users)
+    lists = segment_lists(tables, segments)
     progress("registering", 1.0)
     frames = tables.frames
     return Trained(
@@ -174,7 +181,8 @@ def train_all(
         items,
         frames["users"]["user_id"].to_list(),
         frames["items"]["item_id"].to_list(),
-        user_segments(tables, towers, users),
+        segments,
+        lists,
     )
 
 

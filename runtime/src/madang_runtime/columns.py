@@ -32,6 +32,16 @@ def shape_mismatch(field: str, message: str) -> MadangError:
     )
 
 
+def not_finite(field: str, message: str) -> MadangError:
+    """INVALID_ARGUMENT, NOT_FINITE."""
+    return MadangError(
+        Code.INVALID_ARGUMENT,
+        reason.ERROR_REASON_NOT_FINITE,
+        f"{field}: {message}",
+        field=field,
+    )
+
+
 def to_tensor(array: Array) -> tensor_pb2.Tensor:
     """Pack a float32, int64 or bytes (`S`) array of any shape.
 
@@ -76,12 +86,7 @@ def from_tensor(tensor: tensor_pb2.Tensor, field: str = "tensor") -> Array:
     array = np.frombuffer(tensor.data, dtype).reshape(shape)
     if dtype.kind == "f" and not np.isfinite(array).all():
         at = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-        raise MadangError(
-            Code.INVALID_ARGUMENT,
-            reason.ERROR_REASON_NOT_FINITE,
-            f"{field}: the value at {at} is {array[tuple(at)]}, must be finite",
-            field=field,
-        )
+        raise not_finite(field, f"the value at {at} is {array[tuple(at)]}, must be finite")
     return array
 
 

@@ -47,12 +47,14 @@ class SurfaceArms:
         self._fresh = self._everybody[0] < batch.fresh_below
         ids = np.array([crc32(i.encode()) for i in index.ids], np.uint64)
         self._chance = _mixed(ids ^ np.uint64(batch.seed))
+        self._chance[len(index.trained) :] += 1  # what is new comes before what is little known
 
     def propose(self, segments: Sequence[str], allowed: Rows) -> tuple[Rows, Floats]:
         """The allowed arms of highest bound, then fresh ones by chance; and their bounds.
 
-        The choice among fresh arms is the same for everyone as long as the batch stands, so that
-        what is drawn of them has an exact propensity.
+        Of fresh arms, those come first that were put in since the models were trained. The choice
+        is the same for everyone as long as the batch stands, so that what is drawn of them has an
+        exact propensity.
         """
         bounds = self._bounds_of(segments[0])[allowed]
         paying = np.flatnonzero(bounds > 0)

@@ -1,30 +1,39 @@
-"""UpsertItems and DeleteItems: into the item log, from which every replica takes them."""
+"""UpsertItems, DeleteItems and UpsertLists: into the logs from which every replica takes them."""
 
 from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from madang.candidate.v1 import candidate_pb2 as pb
 from madang.common.v1 import tensor_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang_candidate.dependencies import WriteFeatures
+from madang_candidate.lists import list_key
 from madang_runtime.changelog.compacted import CompactedLog
+from madang_runtime.columns import not_finite, shape_mismatch
 from madang_runtime.errors import invalid
 from madang_runtime.freshness import merge, token
 
-ITEMS, TOKEN = "items", "it1"
+ITEMS, ITEMS_TOKEN = "items", "it1"
 """The compacted log of items, and its part of a freshness token."""
+LISTS, LISTS_TOKEN = "lists", "sl1"
+"""The compacted log of segments' lists, and its part of a freshness token."""
 
 
 class CatalogueEditor:
-    """The domain of the two RPCs.
+    """The domain of the three RPCs.
 
     Args:
-        items: the log.
+        items, lists: the logs.
         write_features: the feature store.
     """
 
-    def __init__(self, items: CompactedLog, write_features: WriteFeatures) -> None:
+    def __init__(
+        self, items: CompactedLog, lists: CompactedLog, write_features: WriteFeatures
+    ) -> None:
         self._items = items
+        self._lists = lists
         self._write_features = write_features
 
     def upsert(self, request: pb.UpsertItemsRequest) -> pb.UpsertItemsResponse:
@@ -47,13 +56,44 @@ class CatalogueEditor:
         position = self._items.write(
             {item.item_id: item.SerializeToString() for item in request.items}
         )
-        return pb.UpsertItemsResponse(freshness_token=merge(*written, token(TOKEN, position)))
+        return pb.UpsertItemsResponse(freshness_token=merge(*written, token(ITEMS_TOKEN, position)))
 
     def delete(self, request: pb.DeleteItemsRequest) -> pb.DeleteItemsResponse:
         """Answer DeleteItems. Raises: MadangError FIELD_INVALID, STORE_UNAVAILABLE."""
         _check_distinct(request.item_ids, "item_ids")
         position = self._items.write(dict.fromkeys(request.item_ids))
-        return pb.DeleteItemsResponse(freshness_token=token(TOKEN, position))
+        return pb.DeleteItemsResponse(freshness_token=token(ITEMS_TOKEN, position))
+
+    def upsert_lists(self, request: pb.UpsertListsRequest) -> pb.UpsertListsResponse:
+        """Answer UpsertLists.
+
+        Raises:
+            MadangError: FIELD_INVALID, SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
+        """
+        _check_distinct([list_key(made.segment, made.area) for made in request.lists], "lists")
+        for i, made in enumerate(request.lists):
+            _check_list(made, f"lists[{i}]")
+        position = self._lists.write(
+            {
+                list_key(made.segment, made.area): made.SerializeToString()
+                if made.item_ids
+                else None
+                for made in request.lists
+            }
+        )
+        return pb.UpsertListsResponse(freshness_token=token(LISTS_TOKEN, position))
+
+
+def _check_list(made: pb.SegmentList, field: str) -> None:
+    _check_distinct(made.item_ids, f"{field}.item_ids")
+    n = len(made.item_ids)
+    if len(made.scores) != 4 * n:
+        raise shape_mismatch(f"{field}.scores", f"has {len(made.scores)} bytes, needs {4 * n}")
+    scores = np.frombuffer(made.scores, "<f4")
+    if not np.isfinite(scores).all():
+        raise not_finite(f"{field}.scores", "must be finite")
+    if (np.diff(scores) > 0).any():
+        raise invalid(f"{field}.scores", "must descend")
 
 
 def _check_distinct(ids: Sequence[str], field: str) -> None:

@@ -23,8 +23,8 @@ class Query:
     Attributes:
         bundle: the model version that serves this request throughout.
         index: its items as they are now.
-        user: the user's feature row.
-        user_vector: shape [d].
+        user: the user's feature row; without values if no source that is asked is personal.
+        user_vector: shape [d]; zeros likewise.
         recent: rows of the items last acted on, newest first.
         allowed: rows that may be answered.
         latitude, longitude: degrees.
@@ -61,10 +61,12 @@ class Source(Protocol):
 
     Attributes:
         name: what reasons and degradations call it.
+        personal: whether it reads the user's row or vector.
         weight: its weight in the fusion.
     """
 
     name: str
+    personal: bool
     weight: float
 
     def propose(self, query: Query) -> Ranked:

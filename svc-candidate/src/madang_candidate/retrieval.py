@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from madang_candidate.fusion import fuse
 from madang_candidate.query import Floats, Query, Ranked, Rows, Source
-from madang_runtime.errors import MadangError
+from madang_runtime.errors import MadangError, invalid
 from madang_runtime.scope import SCOPE, deadline_exceeded
 
 
@@ -55,13 +55,22 @@ class Retrieval:
         self._timeout = timeout
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="source")
 
-    def retrieve(self, query: Query) -> Candidates:
-        """Retrieve; a source that is late is left out and named in `late`.
+    def asked(self, names: Sequence[str]) -> list[Source]:
+        """The sources of some names, all for none. Raises: MadangError FIELD_INVALID."""
+        if unknown := set(names) - {s.name for s in self.sources}:
+            known = ", ".join(s.name for s in self.sources)
+            raise invalid("sources", f"has no {unknown.pop()!r}; there are {known}")
+        return [s for s in self.sources if not names or s.name in names]
+
+    def retrieve(self, query: Query, names: Sequence[str] = ()) -> Candidates:
+        """Retrieve from all sources or those named; one that is late is left out and named in
+        `late`.
 
         Raises:
-            MadangError: DEADLINE_EXCEEDED when all are late; or whatever a source raised.
+            MadangError: FIELD_INVALID; DEADLINE_EXCEEDED when all are late; or whatever a source
+                raised.
         """
-        running = {s.name: self._start(s, query) for s in self.sources}
+        running = {s.name: self._start(s, query) for s in self.asked(names)}
         until = time.monotonic() + min(self._timeout, SCOPE.get().remaining)
         lists: dict[str, Ranked] = {}
         late: dict[str, MadangError] = {}

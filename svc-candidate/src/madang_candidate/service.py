@@ -10,7 +10,7 @@ from madang.common.v1 import place_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang_candidate.catalogue import Catalogue, counts_by_kind
 from madang_candidate.dependencies import Features
-from madang_candidate.editing import TOKEN
+from madang_candidate.editing import ITEMS_TOKEN, LISTS_TOKEN
 from madang_candidate.index import ItemIndex
 from madang_candidate.query import Floats, Query, Rows
 from madang_candidate.retrieval import Candidates, Retrieval
@@ -48,7 +48,7 @@ class CandidateFinder:
         retrieval: asks the sources.
         segment_by: names the users' segments.
         catalogue: the items as they are now.
-        items: keeps the catalogue at the state of its log.
+        items, lists: keep the catalogue and the segments' lists at the state of their logs.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class CandidateFinder:
         segment_by: SegmentBy,
         catalogue: Catalogue,
         items: Follower,
+        lists: Follower,
     ) -> None:
         self._bundle = bundle
         self._features = features
@@ -66,6 +67,7 @@ class CandidateFinder:
         self._segment_by = segment_by
         self._catalogue = catalogue
         self._items = items
+        self._lists = lists
 
     def retrieve(self, request: pb.RetrieveRequest, stages: Stages) -> pb.RetrieveResponse:
         """Answer Retrieve.
@@ -80,8 +82,10 @@ class CandidateFinder:
         user, token = self._user(bundle, index, request, stages)
         time_ms = given_ms(request, "request_time", now_ms())
         context = bundle.context(time_ms, place.latitude, place.longitude)
-        with stages.stage("user_tower"):
-            vector = bundle.user_vector(user.row, context)
+        vector = np.zeros(index.dimension, np.float32)
+        if self._personal(request):
+            with stages.stage("user_tower"):
+                vector = bundle.user_vectors(user.row, context)[0]
         hour = int(context.ints[0, 0])
         query = Query(
             bundle=bundle,
@@ -100,31 +104,36 @@ class CandidateFinder:
             segments=user.segments,
         )
         with stages.stage("sources"):
-            found = self._retrieval.retrieve(query)
+            found = self._retrieval.retrieve(query, request.sources)
         for name, error in found.late.items():
             stages.degrade(f"source {name}", error, "candidates of the other sources")
         return _response(found, query, stages, merge(token, items_token))
+
+    def _personal(self, request: pb.RetrieveRequest) -> bool:
+        return any(source.personal for source in self._retrieval.asked(request.sources))
 
     def _index(
         self, bundle: TowerBundle, freshness_token: str, stages: Stages
     ) -> tuple[ItemIndex, str]:
         """The items at the state that a token asks for, or later; and the token of that state."""
-        self._items.reach(position(freshness_token, TOKEN))
+        self._items.reach(position(freshness_token, ITEMS_TOKEN))
+        self._lists.reach(position(freshness_token, LISTS_TOKEN))
         at = self._items.position
         if (age := self._items.age) > _OLD_SECONDS:
             unread = MadangError(
                 Code.UNAVAILABLE, reason.ERROR_REASON_NOT_FRESH_YET, "the item log can't be read"
             )
             stages.degrade("items", unread, f"items as of {age:.0f} s ago")
-        return self._catalogue.index(bundle), token_of(TOKEN, at) if at else ""
+        return self._catalogue.index(bundle), token_of(ITEMS_TOKEN, at) if at else ""
 
     def _user(
         self, bundle: TowerBundle, index: ItemIndex, request: pb.RetrieveRequest, stages: Stages
     ) -> tuple[_User, str]:
         """What is known of the user, and the freshness token."""
         users = [request.user_id]
+        profile = [bundle.user_inputs.lookup(users)] if self._personal(request) else []
         lookup = feature_store_pb2.LookupFeaturesRequest(
-            lookups=[bundle.user_inputs.lookup(users), *self._segment_by.lookups(users)],
+            lookups=[*profile, *self._segment_by.lookups(users)],
             recent_actions=feature_store_pb2.RecentActionsLookup(
                 user_ids=users, limit=_RECENT_ACTIONS
             ),
@@ -141,10 +150,12 @@ class CandidateFinder:
         recent = answer.recent_actions[0]
         acted_on = [a.item_id for a in recent.actions if a.item_id]
         user = _User(
-            bundle.user_inputs.pack(answer.rows[0], 1),
+            bundle.user_inputs.pack(answer.rows[0], 1)
+            if profile
+            else bundle.user_inputs.defaults(1),
             index.rows(acted_on),
             list(recent.hidden_item_ids),
-            self._segment_by.of(answer.rows[1:], 1)[0],
+            self._segment_by.of(answer.rows[len(profile) :], 1)[0],
         )
         return user, answer.serving_info.freshness_token
 
@@ -193,7 +204,7 @@ class CandidateFinder:
             h3_resolution=index.trained.resolution,
             sources=[s.name for s in self._retrieval.sources],
             live_items=index.live,
-            freshness_token=token_of(TOKEN, self._items.position),
+            freshness_token=token_of(ITEMS_TOKEN, self._items.position),
         )
         answer.behind.FromMilliseconds(round(self._items.age * 1000))
         return answer

@@ -45,6 +45,12 @@ class CandidateServicer(candidate_pb2_grpc.CandidateServiceServicer):
         """See the proto."""
         return self._editor.delete(request)
 
+    def UpsertLists(
+        self, request: pb.UpsertListsRequest, context: grpc.ServicerContext
+    ) -> pb.UpsertListsResponse:
+        """See the proto."""
+        return self._editor.upsert_lists(request)
+
     def GetIndexInfo(
         self, request: pb.GetIndexInfoRequest, context: grpc.ServicerContext
     ) -> pb.GetIndexInfoResponse:

@@ -35,6 +35,7 @@ class CandidateSettings(ServiceSettings):
     weight_reactive: float = Field(1.0, ge=0, description="Weight of the last actions' source.")
     weight_again: float = Field(1.0, ge=0, description="Weight of what the user ordered before.")
     weight_popular: float = Field(0.5, ge=0, description="Weight of the popular source.")
+    weight_cohort: float = Field(0.5, ge=0, description="Weight of what the cohort likes.")
     weight_explore: float = Field(0.5, ge=0, description="Weight of what the bandit should try.")
     segments: list[str] = Field(
         [],

@@ -46,24 +46,23 @@ class TowerBundle:
         )
         self._backend = OnnxBackend(model.files["model.onnx"], threads)
         self._items = OnnxBackend(model.files["items.onnx"], threads)
-        self.user_vector(self.user_inputs.defaults(1), self.context(0, 0.0, 0.0))  # warm up
+        self.user_vectors(self.user_inputs.defaults(1), self.context(0, 0.0, 0.0))  # warm up
 
     def context(self, time_ms: int, latitude: float, longitude: float) -> InputRows:
         """The context row of a request."""
         return context_row(time_ms, latitude, longitude, self.clock)
 
-    def user_vector(self, user: InputRows, context: InputRows) -> Floats:
-        """The user's vector in this context, shape [d]."""
-        outputs = self._backend.run(
+    def user_vectors(self, users: InputRows, context: InputRows) -> Floats:
+        """Vectors of n users, each in a context of its own, shape [n, d]."""
+        vectors: Floats = self._backend.run(
             {
-                "user_ints": user.ints,
-                "user_floats": user.floats,
+                "user_ints": users.ints,
+                "user_floats": users.floats,
                 "context_ints": context.ints,
                 "context_floats": context.floats,
             }
-        )
-        vector: Floats = outputs["vector"][0]
-        return vector
+        )["vector"]
+        return vectors
 
     def item_vectors(self, items: InputRows) -> Floats:
         """Vectors of n items, shape [n, d]."""

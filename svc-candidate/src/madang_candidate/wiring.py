@@ -4,13 +4,15 @@ from madang.candidate.v1 import candidate_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang_candidate.arms import ArmFilter
 from madang_candidate.catalogue import Catalogue
-from madang_candidate.editing import ITEMS, CatalogueEditor
+from madang_candidate.editing import ITEMS, LISTS, CatalogueEditor
+from madang_candidate.lists import SegmentLists
 from madang_candidate.query import Source
 from madang_candidate.retrieval import Retrieval
 from madang_candidate.service import CandidateFinder
 from madang_candidate.servicer import CandidateServicer
 from madang_candidate.settings import CandidateSettings
 from madang_candidate.sources.again import AgainSource
+from madang_candidate.sources.cohort import CohortSource
 from madang_candidate.sources.explore import ExploreSource
 from madang_candidate.sources.popular import PopularSource
 from madang_candidate.sources.reactive import ReactiveSource
@@ -43,7 +45,7 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
     slow = settings.item_timeout_seconds
     write = Remote(store.WriteFeatures, "write_features", slow, host.tracer)
     item_rows = Remote(store.LookupFeatures, "item_features", slow, host.tracer)
-    catalogue, arms = Catalogue(item_rows), ArmFilter()
+    catalogue, lists, arms = Catalogue(item_rows), SegmentLists(), ArmFilter()
 
     def load(files: ModelFiles) -> TowerBundle:
         check_store(files.manifest, get_view)
@@ -51,15 +53,21 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         catalogue.attach(bundle)
         return bundle
 
-    items, batches = (
-        Follower(settings.open_table(name), name, apply, host.metrics)
-        for name, apply in ((ITEMS, catalogue.apply), ("bandit", arms.apply))
-    )
-    editor_log = settings.open_table(ITEMS)
-    for part in (items, batches, editor_log):
-        host.closing.callback(part.close)
+    item_log, list_log = settings.open_table(ITEMS), settings.open_table(LISTS)
+    followers = {
+        name: Follower(settings.open_table(name), name, apply, host.metrics)
+        for name, apply in (
+            (ITEMS, catalogue.apply),
+            (LISTS, lists.apply),
+            ("bandit", arms.apply),
+        )
+    }
+    for follower in followers.values():
+        host.closing.callback(follower.close)
+    for log in (item_log, list_log):
+        host.closing.callback(log.close)
     retrieval = Retrieval(
-        make_sources(settings, arms), settings.rrf_k, settings.source_timeout_seconds
+        make_sources(settings, lists, arms), settings.rrf_k, settings.source_timeout_seconds
     )
     host.closing.callback(retrieval.close)
     model = HotModel(
@@ -70,21 +78,29 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         load,
     )
     finder = CandidateFinder(
-        model.current, lookup, retrieval, SegmentBy(settings.segments), catalogue, items
+        model.current,
+        lookup,
+        retrieval,
+        SegmentBy(settings.segments),
+        catalogue,
+        followers[ITEMS],
+        followers[LISTS],
     )
-    servicer = CandidateServicer(finder, CatalogueEditor(editor_log, write), host.stages)
+    editor = CatalogueEditor(item_log, list_log, write)
+    servicer = CandidateServicer(finder, editor, host.stages)
     host.register(candidate_pb2_grpc.add_CandidateServiceServicer_to_server, servicer)
-    items.start()
-    batches.start()
+    for follower in followers.values():
+        follower.start()
     model.start()
 
 
-def make_sources(settings: CandidateSettings, arms: ArmFilter) -> list[Source]:
+def make_sources(settings: CandidateSettings, lists: SegmentLists, arms: ArmFilter) -> list[Source]:
     """The sources in the order in which answers list them."""
     return [
         TwoTowerSource(settings.weight_two_tower),
         ReactiveSource(settings.weight_reactive, settings.rrf_k),
         AgainSource(settings.weight_again),
         PopularSource(settings.weight_popular),
+        CohortSource(settings.weight_cohort, lists),
         ExploreSource(settings.weight_explore, arms),
     ]

@@ -150,7 +150,7 @@ def decision_of(
         user_id=request.user_id,
         place=request.place,
         surface=request.surface or DEFAULT,
-        model=answer.serving_info.models[0],
+        model=next(iter(answer.serving_info.models), None),
         degraded=answer.serving_info.degraded,
         first_position=page.start + 1,
         item_ids=[item.item_id for item in answer.items],

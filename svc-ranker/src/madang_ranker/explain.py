@@ -59,7 +59,9 @@ class Explainer:
         if decision.HasField("exploration") and decision.exploration.explored[i]:
             answer.bandit.CopyFrom(_draw(decision, i))
         scorer = self._scorer()
-        if not decision.clicks:
+        if not decision.HasField("model"):
+            answer.unexplained = "no model scores this surface: items are as they were retrieved"
+        elif not decision.clicks:
             answer.unexplained = "scoring was degraded: the page is in the order of retrieval"
         else:
             for name, weight, values in (
@@ -77,7 +79,9 @@ class Explainer:
                     f"version {decision.model.version} scored the page, "
                     f"{scorer.version.version} serves now"
                 )
-        answer.serving_info.CopyFrom(stages.serving_info([decision.model]))
+        answer.serving_info.CopyFrom(
+            stages.serving_info([decision.model] if decision.HasField("model") else [])
+        )
         answer.serving_info.degraded.extend(decision.degraded)
         return answer
 

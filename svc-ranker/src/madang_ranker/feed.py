@@ -80,7 +80,9 @@ class Feed:
         answer = pb.RecommendResponse(
             items=listing.items(part),
             next_page_token=next_token(request, following) if more else "",
-            serving_info=stages.serving_info([scorer.version], freshness_token=token),
+            serving_info=stages.serving_info(
+                [scorer.version] if surface.model else [], freshness_token=token
+            ),
             request_id=secrets.token_hex(16),
         )
         if answer.items:
@@ -99,7 +101,9 @@ class Feed:
         stages: Stages,
     ) -> tuple[Listing, str]:
         """Score and order what is proposed; and the freshness token of items and features."""
-        inputs, scores, token = self._scored(request, page, scorer, proposed, stages)
+        inputs, scores, token = None, None, ""
+        if surface.model and proposed.item_ids:
+            inputs, scores, token = self._scored(request, page, scorer, proposed, stages)
         utility = proposed.order
         if scores:
             utility = surface.utility(scores.click, scores.order)
@@ -125,9 +129,7 @@ class Feed:
         proposed: Proposed,
         stages: Stages,
     ) -> tuple[ScoreRequest | None, Scores | None, str]:
-        """The model's inputs and scores, None without items or features; the freshness token."""
-        if not proposed.item_ids:
-            return None, None, ""
+        """The model's inputs and scores, None without features; and the freshness token."""
         try:
             user, items, token = self._hydrate(
                 scorer, request.user_id, proposed.item_ids, request.freshness_token, stages
@@ -158,6 +160,7 @@ class Feed:
             limit=page.candidates,
             surface=(request.surface or DEFAULT) if surface.bandit else "",
             kinds=surface.kind_values,
+            sources=surface.sources,
             exclude_item_ids=request.exclude_item_ids,
             freshness_token=request.freshness_token,
         )

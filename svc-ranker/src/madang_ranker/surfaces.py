@@ -22,6 +22,8 @@ class Surface(BaseModel):
 
     Attributes:
         kinds: the item kinds to retrieve, such as "SHOP".
+        sources: those of svc-candidate to ask; none: all.
+        model: whether the model scores the candidates; else they stay as they are retrieved.
         candidates: how many to retrieve.
         click_weight, order_weight: the utility's weights.
         reactive_weight: of how near an item is to the user's last actions, in [0, 1].
@@ -31,6 +33,8 @@ class Surface(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kinds: list[str] = []
+    sources: list[str] = []
+    model: bool = True
     candidates: int = Field(300, ge=1, le=2000)
     click_weight: float = Field(1.0, ge=0)
     order_weight: float = Field(4.0, ge=0)

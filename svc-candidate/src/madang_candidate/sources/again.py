@@ -10,6 +10,7 @@ class AgainSource:
     """The user's top items of the feature store; scores are their counts."""
 
     name = "again"
+    personal = True
 
     def __init__(self, weight: float) -> None:
         self.weight = weight

@@ -10,6 +10,7 @@ class ExploreSource:
     """Arms by lower confidence bound, then fresh ones by chance; scores are the bounds."""
 
     name = "explore"
+    personal = False
 
     def __init__(self, weight: float, arms: ArmFilter) -> None:
         self.weight = weight

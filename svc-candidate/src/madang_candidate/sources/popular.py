@@ -9,6 +9,7 @@ class PopularSource:
     """Orders counted by area and time slot, the area before the whole; scores are counts."""
 
     name = "popular"
+    personal = False
 
     def __init__(self, weight: float) -> None:
         self.weight = weight

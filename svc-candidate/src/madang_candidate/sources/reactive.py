@@ -14,6 +14,7 @@ class ReactiveSource:
     the rankings are merged by weighted reciprocal ranks, recent actions weighing more."""
 
     name = "reactive"
+    personal = True
 
     def __init__(self, weight: float, rrf_k: float) -> None:
         self.weight = weight

@@ -7,6 +7,7 @@ class TwoTowerSource:
     """Nearest allowed items by dot product; scores are cosines."""
 
     name = "two_tower"
+    personal = True
 
     def __init__(self, weight: float) -> None:
         self.weight = weight

@@ -37,6 +37,7 @@ class RetrieveRequest(_message.Message):
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _builtins.int
     FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
     SURFACE_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """user_id is the user; an unknown one is served as a newcomer."""
     limit: _builtins.int
@@ -63,6 +64,10 @@ class RetrieveRequest(_message.Message):
     def exclude_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """exclude_item_ids are left out."""
 
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """sources to ask; empty means all. Where none needs the user's vector, it is not computed."""
+
     def __init__(
         self,
         *,
@@ -74,10 +79,11 @@ class RetrieveRequest(_message.Message):
         exclude_item_ids: _abc.Iterable[_builtins.str] | None = ...,
         freshness_token: _builtins.str = ...,
         surface: _builtins.str = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "request_time", b"request_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_item_ids", b"exclude_item_ids", "freshness_token", b"freshness_token", "kinds", b"kinds", "limit", b"limit", "place", b"place", "request_time", b"request_time", "surface", b"surface", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exclude_item_ids", b"exclude_item_ids", "freshness_token", b"freshness_token", "kinds", b"kinds", "limit", b"limit", "place", b"place", "request_time", b"request_time", "sources", b"sources", "surface", b"surface", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -348,6 +354,88 @@ class DeleteItemsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteItemsResponse: _TypeAlias = DeleteItemsResponse  # noqa: Y015
+
+@_typing.final
+class SegmentList(_message.Message):
+    """SegmentList is what a segment of users likes best in an area."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    AREA_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    segment: _builtins.str
+    """segment as Retrieve names it, such as "cohort=3"; "all" is everybody."""
+    area: _builtins.int
+    """area is an H3 cell of resolution 6; 0 serves where the area has no list."""
+    scores: _builtins.bytes
+    """scores, descending, in any unit: little-endian float32."""
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """item_ids, best first; an empty list takes the list out."""
+
+    def __init__(
+        self,
+        *,
+        segment: _builtins.str = ...,
+        area: _builtins.int = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        scores: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "item_ids", b"item_ids", "scores", b"scores", "segment", b"segment"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SegmentList: _TypeAlias = SegmentList  # noqa: Y015
+
+@_typing.final
+class UpsertListsRequest(_message.Message):
+    """UpsertListsRequest carries lists."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LISTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lists(self) -> _containers.RepeatedCompositeFieldContainer[Global___SegmentList]:
+        """lists to put in; a segment and area must not be there twice."""
+
+    def __init__(
+        self,
+        *,
+        lists: _abc.Iterable[Global___SegmentList] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lists", b"lists"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpsertListsRequest: _TypeAlias = UpsertListsRequest  # noqa: Y015
+
+@_typing.final
+class UpsertListsResponse(_message.Message):
+    """UpsertListsResponse says how to see the lists."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    freshness_token: _builtins.str
+    """freshness_token makes a later Retrieve or Recommend see the lists."""
+    def __init__(
+        self,
+        *,
+        freshness_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness_token", b"freshness_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpsertListsResponse: _TypeAlias = UpsertListsResponse  # noqa: Y015
 
 @_typing.final
 class GetIndexInfoRequest(_message.Message):

@@ -55,6 +55,11 @@ class CandidateServiceStub:
                 request_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsRequest.SerializeToString,
                 response_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsResponse.FromString,
                 _registered_method=True)
+        self.UpsertLists = channel.unary_unary(
+                '/madang.candidate.v1.CandidateService/UpsertLists',
+                request_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsRequest.SerializeToString,
+                response_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsResponse.FromString,
+                _registered_method=True)
         self.GetIndexInfo = channel.unary_unary(
                 '/madang.candidate.v1.CandidateService/GetIndexInfo',
                 request_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.GetIndexInfoRequest.SerializeToString,
@@ -101,6 +106,15 @@ class CandidateServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpsertLists(self, request, context):
+        """UpsertLists puts lists in that were made beforehand for segments of users, or replaces them:
+        what the source "cohort" proposes. Visible as UpsertItems says. Errors: FIELD_INVALID,
+        SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetIndexInfo(self, request, context):
         """GetIndexInfo tells what is loaded. Errors: NOT_READY.
         """
@@ -130,6 +144,11 @@ def add_CandidateServiceServicer_to_server(servicer, server):
                     servicer.DeleteItems,
                     request_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsRequest.FromString,
                     response_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsResponse.SerializeToString,
+            ),
+            'UpsertLists': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpsertLists,
+                    request_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsRequest.FromString,
+                    response_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsResponse.SerializeToString,
             ),
             'GetIndexInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetIndexInfo,
@@ -246,6 +265,33 @@ class CandidateService:
             '/madang.candidate.v1.CandidateService/DeleteItems',
             madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsRequest.SerializeToString,
             madang_dot_candidate_dot_v1_dot_candidate__pb2.DeleteItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpsertLists(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madang.candidate.v1.CandidateService/UpsertLists',
+            madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsRequest.SerializeToString,
+            madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,11 @@ class CandidateServiceStub:
     """DeleteItems takes items out, also those that the models were trained on; unknown ids are none's
     loss. Visible as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
     """
+    UpsertLists: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.UpsertListsRequest, _candidate_pb2.UpsertListsResponse]
+    """UpsertLists puts lists in that were made beforehand for segments of users, or replaces them:
+    what the source "cohort" proposes. Visible as UpsertItems says. Errors: FIELD_INVALID,
+    SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
+    """
     GetIndexInfo: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.GetIndexInfoRequest, _candidate_pb2.GetIndexInfoResponse]
     """GetIndexInfo tells what is loaded. Errors: NOT_READY."""
 
@@ -76,6 +81,11 @@ class CandidateServiceAsyncStub(CandidateServiceStub):
     DeleteItems: _aio.UnaryUnaryMultiCallable[_candidate_pb2.DeleteItemsRequest, _candidate_pb2.DeleteItemsResponse]  # type: ignore[assignment]
     """DeleteItems takes items out, also those that the models were trained on; unknown ids are none's
     loss. Visible as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+    """
+    UpsertLists: _aio.UnaryUnaryMultiCallable[_candidate_pb2.UpsertListsRequest, _candidate_pb2.UpsertListsResponse]  # type: ignore[assignment]
+    """UpsertLists puts lists in that were made beforehand for segments of users, or replaces them:
+    what the source "cohort" proposes. Visible as UpsertItems says. Errors: FIELD_INVALID,
+    SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
     """
     GetIndexInfo: _aio.UnaryUnaryMultiCallable[_candidate_pb2.GetIndexInfoRequest, _candidate_pb2.GetIndexInfoResponse]  # type: ignore[assignment]
     """GetIndexInfo tells what is loaded. Errors: NOT_READY."""
@@ -123,6 +133,17 @@ class CandidateServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_candidate_pb2.DeleteItemsResponse, _abc.Awaitable[_candidate_pb2.DeleteItemsResponse]]:
         """DeleteItems takes items out, also those that the models were trained on; unknown ids are none's
         loss. Visible as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def UpsertLists(
+        self,
+        request: _candidate_pb2.UpsertListsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_candidate_pb2.UpsertListsResponse, _abc.Awaitable[_candidate_pb2.UpsertListsResponse]]:
+        """UpsertLists puts lists in that were made beforehand for segments of users, or replaces them:
+        what the source "cohort" proposes. Visible as UpsertItems says. Errors: FIELD_INVALID,
+        SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
