@@ -4,9 +4,10 @@ import time
 import uuid
 
 import grpc
+import h3
 import numpy as np
 import pytest
-from calls import EVENING, NEVER_SERVED, PLACE, recommend, refused
+from calls import EVENING, NEVER_SERVED, PLACE, degraded, recommend, refused
 
 from madang.candidate.v1 import candidate_pb2 as c
 from madang.common.v1 import tensor_pb2 as t
@@ -194,6 +195,9 @@ def test_action_errors(clients):
 # --- Candidate ------------------------------------------------------------------------------
 
 
+SOURCES = ["two_tower", "reactive", "again", "popular", "cohort", "explore"]
+
+
 def retrieve(**fields):
     given = {"user_id": "u00001", "place": PLACE, "request_time": EVENING, **fields}
     return c.RetrieveRequest(**given)
@@ -203,7 +207,9 @@ def test_retrieve_answers_columns_that_agree(clients):
     answer = clients.candidate.Retrieve(retrieve(limit=40), timeout=5)
     n, m = len(answer.item_ids), len(answer.sources)
     assert 0 < n <= 40
-    assert set(answer.sources) == {"two_tower", "reactive", "again", "popular"}
+    assert list(answer.sources) == SOURCES
+    assert answer.segments[-1] == "all"
+    assert any(segment.startswith("demographic=") for segment in answer.segments)
     ranks = np.frombuffer(answer.source_ranks, "<u2").reshape(n, m)
     assert (ranks.max(axis=1) > 0).all(), "every candidate has a source"
     scores = np.frombuffer(answer.scores, "<f4")
@@ -235,6 +241,67 @@ def test_retrieve_errors(clients):
     )
 
 
+def test_sources_are_asked_by_name(clients):
+    answer = clients.candidate.Retrieve(retrieve(sources=["cohort", "popular"]), timeout=5)
+    assert list(answer.sources) == ["popular", "cohort"]
+    assert len(answer.item_ids) > 5
+    stages = {stage.name for stage in answer.serving_info.stages}
+    assert "user_tower" not in stages, "neither needs the user's vector"
+    nobody = retrieve(user_id="nobody", sources=["cohort"])
+    assert list(clients.candidate.Retrieve(nobody, timeout=5).segments) == ["all"]
+    wrong = refused(clients.candidate.Retrieve, retrieve(sources=["nothing"]))
+    assert wrong == "INVALID_ARGUMENT FIELD_INVALID sources"
+
+
+def segment_list(*items, segment="all", scores=None, area=0):
+    packed = np.linspace(2, 1, len(items)) if scores is None else np.array(scores)
+    return c.SegmentList(
+        segment=segment, area=area, item_ids=items, scores=packed.astype("<f4").tobytes()
+    )
+
+
+def test_lists_are_put_in_and_taken_out(clients):
+    user, cohort = name(), 999
+    row_of_user = block(["cohort", "demographic"], np.array([[cohort, 11]]))
+    write = f.WriteFeaturesRequest(view="user_segments", entity_ids=[user], blocks=[row_of_user])
+    clients.features.WriteFeatures(write, timeout=5)
+    shown = clients.candidate.Retrieve(retrieve(sources=["two_tower"], kinds=[1]), timeout=5)
+    wanted = list(shown.item_ids[5:8][::-1])
+    cell = h3.str_to_int(h3.latlng_to_cell(PLACE["latitude"], PLACE["longitude"], 6))
+
+    def read(*lists):
+        request = c.UpsertListsRequest(lists=lists)
+        token = clients.candidate.UpsertLists(request, timeout=5).freshness_token
+        again = retrieve(user_id=user, sources=["cohort"], freshness_token=token)
+        answer = clients.candidate.Retrieve(again, timeout=5)
+        assert answer.segments[0] == f"cohort={cohort}"
+        return list(answer.item_ids)
+
+    of_cohort = {"segment": f"cohort={cohort}"}
+    everywhere = segment_list(*wanted, "unknown", **of_cohort)
+    assert read(everywhere) == wanted, "an unknown item is left out"
+    here = segment_list(*wanted[:2], **of_cohort, area=cell)
+    assert read(here) == wanted[:2], "the area's comes first"
+    assert read(c.SegmentList(**of_cohort, area=cell)) == wanted
+    assert read(c.SegmentList(**of_cohort)) != wanted
+
+
+def test_list_errors(clients):
+    def why(*lists):
+        return refused(clients.candidate.UpsertLists, c.UpsertListsRequest(lists=lists))
+
+    invalid = "INVALID_ARGUMENT FIELD_INVALID"
+    assert why() == f"{invalid} lists"
+    assert why(segment_list("a"), segment_list("b")) == f"{invalid} lists"
+    assert why(segment_list("a", "a")) == f"{invalid} lists[0].item_ids"
+    assert why(segment_list("a", "b", scores=[1, 2])) == f"{invalid} lists[0].scores"
+    assert why(segment_list("a", segment="")) == f"{invalid} lists[0].segment"
+    short = segment_list("a", "b", scores=[1])
+    assert why(short) == "INVALID_ARGUMENT SHAPE_MISMATCH lists[0].scores"
+    nan = segment_list("a", scores=[float("nan")])
+    assert why(nan) == "INVALID_ARGUMENT NOT_FINITE lists[0].scores"
+
+
 def test_similar_items(clients):
     rpc = clients.candidate.RetrieveSimilar
     answer = rpc(c.RetrieveSimilarRequest(item_id="s00003", limit=7), timeout=5)
@@ -256,7 +323,7 @@ def test_index_info(clients):
     info = clients.candidate.GetIndexInfo(c.GetIndexInfoRequest(), timeout=5)
     assert (info.shops, info.ads, info.dimension, info.h3_resolution) == (400, 30, 64, 8)
     assert info.cells > 100
-    assert list(info.sources) == ["two_tower", "reactive", "again", "popular"]
+    assert list(info.sources) == SOURCES
 
 
 # --- Ranker ---------------------------------------------------------------------------------
@@ -307,6 +374,25 @@ def test_recommend_errors(clients):
     assert refused(rpc, recommend(request_time={"seconds": -(10**11)})).startswith(
         "INVALID_ARGUMENT"
     )
+
+
+def test_the_quick_surface_reads_once_and_scores_nothing(clients):
+    answer = clients.ranker.Recommend(recommend(surface="quick", page_size=5), timeout=5)
+    assert len(answer.items) == 5
+    assert {r.source for item in answer.items for r in item.reasons} == {"cohort"}
+    assert [stage.name for stage in answer.serving_info.stages] == ["retrieve"]
+    assert not answer.serving_info.models
+    assert not degraded(answer)
+    request = r.ExplainRequest(request_id=answer.request_id)
+    assert wait_for(lambda: explained(clients, request))
+    assert "no model" in clients.ranker.Explain(request, timeout=5).unexplained
+
+
+def explained(clients, request):
+    try:
+        return clients.ranker.Explain(request, timeout=5)
+    except grpc.RpcError:
+        return None
 
 
 def test_newcomers_get_a_feed(clients):

@@ -77,7 +77,7 @@ def test_call_and_trace(up):
         assert part in shown
     code, shown = madang("why", feed["requestId"], feed["items"][1]["itemId"], *where)
     assert code == 0, shown
-    for part in ("was #2 for u00003", "× click", "× order", "found by", "nothing was drawn"):
+    for part in ("was #2 for u00003", "× click", "× order", "found by", "the score put it there"):
         assert part in shown
     code, shown = madang("why", "none", *where)
     assert code == 1

@@ -13,12 +13,14 @@ from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, wait_for
 from madang_cli.mesh.processes import ProcessFailedError
+from madang_cli.newcomer import NEWCOMER, SURFACE, Newcomer
 from madang_cli.show import (
     Catalogue,
     print_data,
     print_feed,
     print_moves,
     print_quality,
+    print_waves,
     print_why,
     steps,
 )
@@ -52,11 +54,20 @@ def run_demo(source: DataSource, home: Path, console: Console) -> None:
             mesh.wait_ready(part)
         console.print(f"  {rows:,} feature rows published through the gateway {mesh.info.gateway}")
         console.rule("[bold]3 · a home feed")
-        _feed(mesh.info, data.tables, Catalogue(home / "data"), console)
+        catalogue = Catalogue(home / "data")
+        trace_id = _feed(mesh.info, data.tables, catalogue, console)
+        if data.truth:
+            console.rule("[bold]5 · a fresh shop")
+            gateway = mesh.info.gateway
+            shop = Newcomer(data.tables, data.truth, workspace.features, gateway)
+            _newcomer(shop, gateway, catalogue, console)
+        console.rule("[bold]6 · the feed's request, traced")
+        draw_trace(mesh.info, trace_id, console)
     console.print("\nEverything is stopped. Next: [bold]madang up[/], see the README.")
 
 
-def _feed(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console) -> None:
+def _feed(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console) -> str:
+    """Show someone's feed and how feedback changes it; returns the feed's trace id."""
     session = _someone(tables)
     user = session["user_id"]
     place = place_pb2.Place(latitude=session["latitude"], longitude=session["longitude"])
@@ -81,8 +92,23 @@ def _feed(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console
         print_feed(answer, place, catalogue, console)
         console.rule("[bold]4 · the loop")
         _loop(ranker, request, catalogue, console)
-    console.rule("[bold]5 · the feed's request, traced")
-    draw_trace(info, answer.serving_info.trace_id, console)
+    return answer.serving_info.trace_id
+
+
+def _newcomer(shop: Newcomer, gateway: str, catalogue: Catalogue, console: Console) -> None:
+    """A shop opens; users near it come in waves, and the bandit learns whom to show it."""
+    seconds = shop.open()
+    catalogue.add_twin(NEWCOMER, shop.twin, "new")
+    console.print(
+        f"[bold]{catalogue.name(NEWCOMER)}[/] opens, unknown to the models. "
+        f"{seconds * 1000:.0f} ms later it is a candidate."
+    )
+    with steps(console) as report:
+        waves = shop.waves(lambda share: report(f"users of '{SURFACE}'", share))
+    print_waves(waves, console)
+    with grpc.insecure_channel(gateway) as channel:
+        ranker = ranker_pb2_grpc.RankerServiceStub(channel)
+        print_why(_explain(ranker, shop.last_page.request_id, NEWCOMER), catalogue, console, 2)
 
 
 def _loop(

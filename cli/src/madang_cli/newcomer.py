@@ -25,8 +25,8 @@ from madang_pipelines.tables import Tables
 
 NEWCOMER = "fresh-shop"
 SURFACE = "discover"
-_WAVES, _USERS, _PAGE, _TIMEOUT = 6, 150, 10, 5.0
-_LEARNS_SECONDS = 2.5  # a batch a second, and a look at it every half second
+_WAVES, _USERS, _PAGE, _TIMEOUT = 5, 150, 10, 5.0
+_LEARNS_SECONDS = 2.0  # a batch a second, and a look at it every half second
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ class Newcomer:
         tables, truth: of the simulated city.
         features: the folder of its published features.
         gateway: of the mesh.
+
+    Attributes:
+        last_page: the last page that showed it.
     """
 
     def __init__(self, tables: Tables, truth: Truth, features: Path, gateway: str) -> None:
@@ -62,19 +65,24 @@ class Newcomer:
         self._features, self._gateway = features, gateway
         self._rng = np.random.default_rng(7)
         rows = {item_id: row for row, item_id in enumerate(self._items["item_id"].to_list())}
-        self._row_of = {**rows}
         self._visits = _evening_visits(tables)
-        self.twin = self._choose()
-        self._row_of[NEWCOMER] = self.twin
+        self._twin = self._choose()
+        self._row_of = {**rows, NEWCOMER: self._twin}
+        self.last_page = ranker_pb2.RecommendResponse()
+
+    @property
+    def twin(self) -> str:
+        """The shop that it is the twin of."""
+        return str(self._items["item_id"][self._twin])
 
     def _choose(self) -> int:
-        """A shop that many around it would like, some much more than others."""
+        """A shop that some around it would like much more than others."""
         radius, best = self._items["radius_km"].to_numpy(), (0.0, 0)
         for row in self._rng.permutation(np.flatnonzero(~self._truth.is_ad))[:200].tolist():
             near = self._near(row, float(radius[row]))
             if len(near) >= _USERS:
                 likes = self._liking(near, np.full((len(near), 1), row))
-                best = max(best, (float(likes.mean()), row))
+                best = max(best, (float(likes.std()), row))
         return best[1]
 
     def _near(self, row: int, radius: float) -> pl.DataFrame:
@@ -95,14 +103,14 @@ class Newcomer:
 
     def open(self) -> float:
         """Put the shop in; returns the seconds until a feed near it could show it."""
-        item = self._items.row(self.twin, named=True)
+        item = self._items.row(self._twin, named=True)
         view = load_views()[ITEM_VIEW]
-        known = pl.read_parquet(self._features / f"{ITEM_VIEW}.parquet")[self.twin : self.twin + 1]
-        unknown = [
-            pl.lit(None).cast(known.schema[c]).alias(c)
-            for c in ("item_code", "click_rate", "order_rate")
-        ]
-        row = known.with_columns(*unknown, orders=pl.lit(0.0, pl.Float32))
+        known = pl.read_parquet(self._features / f"{ITEM_VIEW}.parquet")[self._twin]
+        unknown = ("item_code", "click_rate", "order_rate")
+        row = known.with_columns(
+            *(pl.lit(None).cast(known.schema[name]).alias(name) for name in unknown),
+            orders=pl.lit(0.0, pl.Float32),
+        )
         place = place_pb2.Place(latitude=item["latitude"], longitude=item["longitude"])
         request = candidate_pb2.UpsertItemsRequest(
             items=[
@@ -131,8 +139,8 @@ class Newcomer:
 
     def waves(self, progress: Callable[[float], None]) -> list[Wave]:
         """Let users near the shop come in waves, and the bandit learn between them."""
-        radius = float(self._items["radius_km"][self.twin])
-        near = self._near(self.twin, radius)
+        radius = float(self._items["radius_km"][self._twin])
+        near = self._near(self._twin, radius)
         found = []
         with grpc.insecure_channel(self._gateway) as channel:
             ranker = ranker_pb2_grpc.RankerServiceStub(channel)
@@ -159,6 +167,7 @@ class Newcomer:
             rows = np.array([[self._row_of[item_id] for item_id in ids]])
             clicks = self._rng.random(len(ids)) < self._liking(visits[i : i + 1], rows)[0]
             if NEWCOMER in ids:
+                self.last_page = page
                 shown.append(i)
                 opened += bool(clicks[ids.index(NEWCOMER)])
             for item_id, clicked in zip(ids, clicks.tolist(), strict=True):
@@ -168,7 +177,7 @@ class Newcomer:
         for start in range(0, len(events), 1000):
             told = ranker_pb2.RecordFeedbackRequest(events=events[start : start + 1000])
             ranker.RecordFeedback(told, timeout=_TIMEOUT)
-        liking = self._liking(visits, np.full((len(visits), 1), self.twin))[:, 0]
+        liking = self._liking(visits, np.full((len(visits), 1), self._twin))[:, 0]
         return Wave(
             len(visits),
             len(shown),

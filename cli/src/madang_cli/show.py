@@ -21,6 +21,7 @@ from rich.text import Text
 
 from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2
+from madang_cli.newcomer import Wave
 from madang_pipelines import ope
 from madang_pipelines.evaluation import Result
 from madang_pipelines.sources.decision_log import Explorations
@@ -81,6 +82,12 @@ class Catalogue:
     def __init__(self, data: Path) -> None:
         items = pl.read_parquet(data / "items.parquet")
         self._items = {row["item_id"]: row for row in items.iter_rows(named=True)}
+
+    def add_twin(self, item_id: str, of: str, prefix: str) -> None:
+        """Know an item by the name of another."""
+        twin = self._items[of]
+        names = {name: f"{prefix} {twin[name]}" for name in ("name", "name_en")}
+        self._items[item_id] = {**twin, **names}
 
     def name(self, item_id: str) -> str:
         """Korean and English name."""
@@ -179,6 +186,25 @@ def print_moves(
         )
     console.print(table)
     return [item.item_id for _, _, item in rises]
+
+
+def print_waves(waves: list[Wave], console: Console) -> None:
+    """How a fresh shop found its audience."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("wave", "users near", "were shown it", "opened it"):
+        table.add_column(column, justify="right")
+    table.add_column("would open it, if seen: they", justify="right")
+    table.add_column("all near", justify="right")
+    for number, wave in enumerate(waves, 1):
+        table.add_row(
+            str(number),
+            str(wave.users),
+            str(wave.shown),
+            str(wave.opened),
+            f"{wave.liking:.0%}",
+            f"{wave.usual:.0%}",
+        )
+    console.print(table)
 
 
 def print_why(

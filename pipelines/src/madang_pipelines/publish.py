@@ -1,6 +1,8 @@
 """Keeps feature rows and lists as Parquet and publishes them to a mesh."""
 
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -25,6 +27,7 @@ from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
 
 _ROWS_A_MESSAGE, _LISTS_A_MESSAGE = 2000, 500
 _LISTS = "segment_lists.parquet"
+_START_SECONDS = 60.0
 _KINDS: tuple[tuple[str, type[np.generic]], ...] = (("FLOAT32", np.float32), ("INT64", np.int64))
 
 
@@ -70,8 +73,22 @@ def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lamb
         candidates = candidate_pb2_grpc.CandidateServiceStub(channel)
         for part in pl.read_parquet(folder / _LISTS).iter_slices(_LISTS_A_MESSAGE):
             lists = candidate_pb2.UpsertListsRequest(lists=upserts(part))
-            candidates.UpsertLists(lists, timeout=60, wait_for_ready=True)
+            _patiently(partial(candidates.UpsertLists, lists, timeout=60))
     return written
+
+
+def _patiently(call: Callable[[], object]) -> None:
+    """Call until the service behind the gateway has started."""
+    until = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            call()
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def _messages(view: pb.FeatureView, frame: pl.DataFrame) -> Iterator[pb.StreamWriteFeaturesRequest]:
