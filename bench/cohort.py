@@ -26,7 +26,7 @@ from madang_pipelines.publish import publish
 from madang_runtime.columns import block
 
 USERS = int(os.environ.get("USERS", "10000000"))
-AT_ONCE, COHORTS, SECONDS = 10_000, 16, 10.0
+AT_ONCE, A_STREAM, COHORTS, SECONDS = 10_000, 200_000, 16, 10.0
 console = Console()
 
 
@@ -35,10 +35,10 @@ def user_id(user: int) -> str:
     return f"user-{user:08d}"
 
 
-def rows() -> Iterator[f.StreamWriteFeaturesRequest]:
-    """The rows of all users: one in three is warm and has a cohort."""
-    for start in range(0, USERS, AT_ONCE):
-        user = np.arange(start, min(start + AT_ONCE, USERS))
+def rows(first: int, last: int) -> Iterator[f.StreamWriteFeaturesRequest]:
+    """The rows of some users: one in three is warm and has a cohort."""
+    for start in range(first, last, AT_ONCE):
+        user = np.arange(start, min(start + AT_ONCE, last))
         warm = user % 3 == 0
         values = np.stack([np.where(warm, user % COHORTS, 0), 10 + user % 60], axis=1)
         statuses = np.stack([np.where(warm, 1, 2), np.ones_like(user)], axis=1).astype(np.uint8)
@@ -53,20 +53,21 @@ def rows() -> Iterator[f.StreamWriteFeaturesRequest]:
 
 def fill(mesh: LocalMesh) -> float:
     """Write the rows; returns how many a second."""
-    store = redis.Redis.from_url(f"redis://{mesh.info.store}")
-    store.config_set("appendfsync", "no")  # loading is not what is measured
     started = time.perf_counter()
     with Progress(console=console) as progress, grpc.insecure_channel(mesh.info.gateway) as channel:
-        task = progress.add_task("users", total=USERS)
-
-        def sent() -> Iterator[f.StreamWriteFeaturesRequest]:
-            for message in rows():
-                yield message
-                progress.advance(task, len(message.write.entity_ids))
-
-        answer = feature_store_pb2_grpc.FeatureStoreServiceStub(channel).StreamWriteFeatures(sent())
-        assert answer.rows_written == USERS
-    store.config_set("appendfsync", "always")
+        store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+        for first in progress.track(range(0, USERS, A_STREAM), description="users"):
+            last = min(first + A_STREAM, USERS)
+            while True:  # Valkey pauses when its table of keys doubles
+                try:
+                    answer = store.StreamWriteFeatures(rows(first, last), timeout=120)
+                except grpc.RpcError as error:
+                    if error.code() != grpc.StatusCode.UNAVAILABLE:
+                        raise
+                    time.sleep(0.5)
+                else:
+                    assert answer.rows_written == last - first
+                    break
     return USERS / (time.perf_counter() - started)
 
 
@@ -100,7 +101,10 @@ def main() -> None:
             mesh.wait_ready(part)
         store = redis.Redis.from_url(f"redis://{mesh.info.store}")
         before = int(store.info("memory")["used_memory"])
+        store.config_set("appendfsync", "no")  # loading is not what is measured
+        store.config_set("auto-aof-rewrite-percentage", 0)
         rate = fill(mesh)
+        store.config_set("appendfsync", "always")
         used = int(store.info("memory")["used_memory"]) - before
         loads = {s: {n: ask(mesh, s, n) for n in (1, 4)} for s in ("quick", "home")}
     console.print(

@@ -15,11 +15,15 @@ import pytest
 from calls import Clients, degraded, recommend, refused, serve
 
 from madang.feature.v1 import feature_store_pb2 as f
+from madang.ranker.v1 import bandit_pb2
 from madang.ranker.v1 import ranker_pb2 as r
 from madang_cli.mesh.mesh import LocalMesh, free_port, wait_for
 from madang_cli.mesh.processes import ManagedProcess
+from madang_ranker.bandit.batches import TABLE
 from madang_ranker.feedback import GROUP, LOG
+from madang_runtime.changelog.compacted_redis import RedisCompactedLog
 from madang_runtime.changelog.redis import RedisChangeLog
+from madang_runtime.segments import EVERYBODY
 from madang_runtime.times import now_ms
 
 CLICK, CONVERSION = r.FEEDBACK_TYPE_CLICK, r.FEEDBACK_TYPE_CONVERSION
@@ -32,6 +36,7 @@ def event(item, kind=CLICK, user="", at_ms=None, event_id=""):
         type=kind,
         user_id=user or uuid.uuid4().hex,
         item_id=item,
+        surface="discover",  # whose bandit counts clicks
     )
     if at_ms is not None:
         made.event_time.FromMilliseconds(at_ms)
@@ -56,6 +61,22 @@ def worked_off(mesh):
         return wait_for(lambda: log.behind(GROUP) == 0, 30)
     finally:
         log.close()
+
+
+def rewarded(mesh):
+    """The rewards of each item in the last batch of the bandit."""
+    table = RedisCompactedLog(f"redis://{mesh.info.store}", TABLE, 1.0)
+    try:
+        payload = table.changes(0, 10).changed["discover"]
+    finally:
+        table.close()
+    batch = bandit_pb2.BanditBatch.FromString(payload)
+    everybody = next((s for s in batch.segments if s.segment == EVERYBODY), None)
+    if not everybody:
+        return Counter()
+    arms = np.frombuffer(everybody.arms, "<u4").tolist()
+    found = zip(arms, np.frombuffer(everybody.rewards, "<u4").tolist(), strict=True)
+    return Counter({batch.item_ids[arm]: n for arm, n in found})
 
 
 def fresh_items(n):
@@ -194,6 +215,7 @@ def test_nothing_accepted_is_lost_or_counted_twice(own_mesh, own_clients, tmp_pa
         return Counter(pl.read_parquet(files).unique("event_id")["item_id"].to_list())
 
     assert wait_for(lambda: archived() == sent, 30)
+    assert wait_for(lambda: rewarded(own_mesh) == sent, 30)
 
 
 def _swap(command, log):

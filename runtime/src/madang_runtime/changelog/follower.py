@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from madang_runtime.changelog.compacted import CompactedLog
 from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.metrics import Metrics
+from madang_runtime.scope import outgoing_timeout
 
 log = logging.getLogger(__name__)
 
 Apply = Callable[[Mapping[str, bytes | None], bool], None]
 _AT_ONCE = 1000
+_LONGEST_REACH = 2.0
 
 
 class Follower:
@@ -56,11 +58,12 @@ class Follower:
         """Apply at least up to a position, in a round trip when it is not reached yet.
 
         Raises:
-            MadangError: NOT_FRESH_YET, when the log can't be read or has no such position.
+            MadangError: NOT_FRESH_YET, when the log can't be read or has no such position;
+                DEADLINE_EXCEEDED.
         """
         if self.position >= position:
             return
-        self._look()
+        self._look(outgoing_timeout(_LONGEST_REACH))
         if self.position < position:
             raise MadangError(
                 Code.UNAVAILABLE,
@@ -80,15 +83,19 @@ class Follower:
         while not self._stop.wait(self._every):
             self._look()
 
-    def _look(self) -> None:
-        """Apply what is new; an error leaves everything as it is, for the next look."""
+    def _look(self, wait: float = -1) -> None:
+        """Apply what is new, unless another thread does for longer than `wait` seconds. An error
+        leaves everything as it is, for the next look."""
+        if not self._lock.acquire(timeout=wait):
+            return
         try:
-            with self._lock:
-                self._catch_up()
+            self._catch_up()
         except MadangError as error:
             log.warning("%s is as of %.1f s ago: %s", self._name, self.age, error.message)
         except Exception:
             log.exception("%s could not be applied", self._name)
+        finally:
+            self._lock.release()
 
     def _catch_up(self) -> None:
         started = time.monotonic()
