@@ -1,9 +1,9 @@
 """What a bandit costs against the number of its arms: `make bench-bandit`.
 
 Every arm has counts in every one of 12 segments, which is the worst case. A batch is what the
-consumer makes every few minutes; load is what svc-ranker (all draws) and svc-candidate (all bounds)
-do with it, off the requests' path; a request filters 300 deliverable arms and merges the choice
-into a list of 300.
+consumer makes every few minutes. svc-ranker makes all draws when it comes; svc-candidate makes the
+bounds with the first request after it, or after a change of items. A request filters 300
+deliverable arms and merges the choice into a list of 300.
 """
 
 import time
@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from madang.ranker.v1 import bandit_pb2
 from madang_candidate.ann import AnnIndex, build_ann
 from madang_candidate.arms import ArmFilter
 from madang_candidate.cells import delivery_cells
@@ -25,6 +26,7 @@ from madang_ranker.bandit.layer import BanditLayer
 from madang_ranker.bandit.policy import BanditPolicy
 from madang_ranker.proposed import Proposed
 from madang_ranker.reasons import Reasons
+from madang_runtime.changelog.table import LogTable
 
 ARMS, SEGMENTS, CANDIDATES, REQUESTS = (1_000, 3_000, 10_000, 30_000, 100_000), 12, 300, 300
 POLICY = BanditPolicy()
@@ -82,8 +84,9 @@ def main() -> None:
         drawing = timed(partial(BatchDraws, batch))
         draws = BatchDraws(batch)
         memory = sum(s.rates.nbytes for s in draws._segments.values())
-        index, found = index_of(arms), ArmFilter()
-        found.apply({"home": payload}, False)
+        batches = LogTable(bandit_pb2.BanditBatch.FromString)
+        batches.apply({"home": payload}, False)
+        index, found = index_of(arms), ArmFilter(batches)
         started = time.perf_counter()
         arms_of = found.arms("home", index)
         assert arms_of

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from madang_ranker.bandit.policy import BanditPolicy
+from madang_ranker.bandit.priors import segment_prior, surface_prior
 
 SEEDS, ARMS, AGES, GENDERS = 20, 30, 6, 2
 SEGMENTS = AGES * GENDERS
@@ -93,12 +94,10 @@ class Ours:
     def _draw(self) -> None:
         shown, rewards = self._total
         counts = np.stack([rewards, np.maximum(shown - rewards, 0)])
-        prior = np.array([SERVED.prior_successes, SERVED.prior_failures]).reshape(2, 1, 1, 1)
-        earned = prior + counts.sum(axis=(2, 3), keepdims=True)
-        failures = np.minimum(prior[1], prior[0] * earned[1] / earned[0])
-        everybody = np.stack([prior[0] + 0 * failures, failures]) + counts.sum(2, keepdims=True)
-        pooled = np.stack([np.ones_like(everybody[0]), everybody[1] / everybody[0]])
-        posterior = counts + SERVED.pooling * pooled
+        configured = np.array([SERVED.prior_successes, SERVED.prior_failures]).reshape(2, 1, 1, 1)
+        prior = surface_prior(configured, counts.sum(axis=(2, 3), keepdims=True))
+        everybody = prior + counts.sum(axis=2, keepdims=True)
+        posterior = counts + segment_prior(everybody, SERVED.pooling)
         alpha, beta = posterior[..., None]
         rates = self._rng.beta(alpha, beta, (*shown.shape, SERVED.rankings))
         self._best: Ints = rates.argmax(axis=2)  # [seeds, segments, rankings]

@@ -235,4 +235,4 @@ def test_checkins_are_trained_and_judged_by_the_same_path(tmp_path):
     assert registry.manifest(RANKER, trained.versions[RANKER]).parameters["data"] == "check-ins"
     results = {r.name: r.metrics for r in evaluate_checkins(tables, registry, 50)}
     assert results["ours"]["Recall@10"][0] > results["popularity"]["Recall@10"][0]
-    assert set(results) == {"popularity", "repeat-visit", "ours"}
+    assert set(results) == {"popularity", "repeat-visit", "cohort lists", "ours"}

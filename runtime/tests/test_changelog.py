@@ -164,8 +164,8 @@ def test_a_forgotten_group_keeps_nothing(make):
     log.trim()
     with pytest.raises(MadangError):
         log.append([("new", b"x")])
-    log.forget("orphan")
-    log.forget("never there")
+    log.forget("orphan", 0)
+    log.forget("never there", 0)
     log.trim()
     assert log.append([("new", b"x")]) == [True]
 
@@ -206,3 +206,21 @@ def test_counters_are_kept_for_a_while(log):
     time.sleep(0.1)
     assert log.counters("today") == {}
     assert log.count("g", {two: []}, 60) == 1
+
+
+def test_no_id_can_be_that_of_a_counter(log):
+    log.append([("counters:today", b"one"), ("id:counters:today", b"two")])
+    one, two = (entry.position for entry in take(log))
+    assert log.count("g", {one: [Count("today", "a")], two: [Count("today", "a")]}, 60) == 2
+    assert log.counters("today") == {"a": 2}
+
+
+def test_a_group_at_work_is_not_forgotten(log):
+    log.append([("1", b"one")])
+    (entry,) = take(log)
+    log.done("g", [entry.position])
+    log.forget("g", 60.0)
+    assert take(log, wait=0.05) == [], "it goes on where it was"
+    time.sleep(0.1)
+    log.forget("g", 0.05)
+    assert payloads(take(log)) == [b"one"], "it begins anew"

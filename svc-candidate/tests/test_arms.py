@@ -7,6 +7,7 @@ from indexes import make_index
 from madang.ranker.v1 import bandit_pb2
 from madang_candidate.arms import ArmFilter, lower_bound
 from madang_candidate.index import ItemIndex, LiveItem
+from madang_runtime.changelog.table import LogTable
 
 
 def batch(counts, **fields):
@@ -26,9 +27,9 @@ def batch(counts, **fields):
 
 
 def arms_of(made, index):
-    found = ArmFilter()
-    found.apply({"home": made.SerializeToString()}, False)
-    return found.arms("home", index)
+    batches = LogTable(bandit_pb2.BanditBatch.FromString)
+    batches.apply({"home": made.SerializeToString()}, False)
+    return ArmFilter(batches).arms("home", index)
 
 
 def test_the_bound_is_wilsons_and_exposure_counts():
@@ -78,16 +79,19 @@ def test_only_what_is_allowed_passes():
 
 
 def test_arms_follow_batches_and_indexes():
-    found, first, second = ArmFilter(), make_index(10), make_index(20)
+    batches = LogTable(bandit_pb2.BanditBatch.FromString)
+    found, first, second = ArmFilter(batches), make_index(10), make_index(20)
     assert found.arms("home", first) is None
-    found.apply({"home": batch({}).SerializeToString()}, False)
+    batches.apply({"home": batch({}).SerializeToString()}, False)
     arms = found.arms("home", first)
     assert found.arms("home", first) is arms, "made once"
     assert found.arms("home", second).index is second
-    found.apply({"home": None}, False)
+    batches.apply({"home": batch({}, seed=9).SerializeToString()}, False)
+    assert found.arms("home", second).batch.seed == 9
+    batches.apply({"home": None}, False)
     assert found.arms("home", second) is None
-    found.apply({"home": batch({}).SerializeToString()}, False)
-    found.apply({}, True)
+    batches.apply({"home": batch({}).SerializeToString()}, False)
+    batches.apply({}, True)
     assert found.arms("home", second) is None
 
 

@@ -149,12 +149,12 @@ EXPLORED = {
 def test_the_archive_has_what_a_bandit_did():
     tried = page("r1", n=2, exploration=EXPLORED)
     first, second, plain, *_ = decision_frame([tried, page("r2")]).iter_rows(named=True)
-    assert (first["explored"], first["rate"]) == (False, 0)
+    assert (first["explored"], first["rate"], first["pool_item_ids"]) == (False, 0, None)
     assert (second["explored"], second["rate"], second["ranking"]) == (True, 0.25, 5)
     assert (second["bandit_batch"], second["segment"]) == ("home-7", "cohort=2")
     assert (second["pool_item_ids"], second["pool_impressions"]) == (["x", "i1"], [900, 300])
     assert second["pool_rewards"] == [4, 30]
-    assert (plain["explored"], plain["bandit_batch"], plain["pool_item_ids"]) == (False, None, [])
+    assert (plain["explored"], plain["bandit_batch"], plain["pool_item_ids"]) == (False, None, None)
 
 
 def test_pages_are_forgotten(valkey):

@@ -25,6 +25,7 @@ from madang_pipelines.tables import Tables
 
 NEWCOMER = "fresh-shop"
 SURFACE = "discover"
+_EVENING = 19
 _WAVES, _USERS, _PAGE, _TIMEOUT = 5, 150, 10, 5.0
 _LEARNS_SECONDS = 2.0  # a batch a second, and a look at it every half second
 
@@ -78,7 +79,8 @@ class Newcomer:
     def _choose(self) -> int:
         """A shop that some around it would like much more than others."""
         radius, best = self._items["radius_km"].to_numpy(), (0.0, 0)
-        for row in self._rng.permutation(np.flatnonzero(~self._truth.is_ad))[:200].tolist():
+        able = ~self._truth.is_ad & ((self._items["open_hours"].to_numpy() >> _EVENING) & 1 > 0)
+        for row in self._rng.permutation(np.flatnonzero(able))[:200].tolist():
             near = self._near(row, float(radius[row]))
             if len(near) >= _USERS:
                 likes = self._liking(near, np.full((len(near), 1), row))
@@ -96,7 +98,7 @@ class Newcomer:
         click, _ = self._truth.probabilities(
             visits["user"].to_numpy()[:, None],
             rows,
-            np.full((len(visits), 1), 19),
+            np.full((len(visits), 1), _EVENING),
             visits.select("latitude", "longitude").to_numpy()[:, None, :],
         )
         return click
@@ -209,7 +211,7 @@ def _evening_visits(tables: Tables) -> pl.DataFrame:
     hours = tables.clock.local_hours(sessions["time"].to_numpy(), sessions["longitude"].to_numpy())
     users = tables.frames["users"].select("user_id").with_row_index("user")
     return (
-        sessions.filter(pl.Series(hours % 24 == 19))
+        sessions.filter(pl.Series(hours % 24 == _EVENING))
         .unique("user_id", keep="last", maintain_order=True)
         .join(users, "user_id", maintain_order="left")
     )

@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from madang.candidate.v1 import candidate_pb2
+from madang.ranker.v1 import bandit_pb2
 from madang_candidate.arms import ArmFilter
 from madang_candidate.lists import SegmentLists, list_key
 from madang_candidate.query import Query
@@ -26,6 +28,7 @@ from madang_pipelines.tables import Tables
 from madang_pipelines.training import RANKER, TOWER
 from madang_ranker.scoring import DcnScorer, ScoreRequest
 from madang_ranker.surfaces import Surface, load_surfaces
+from madang_runtime.changelog.table import LogTable
 from madang_runtime.metrics import Metrics
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
@@ -68,11 +71,11 @@ class Lists:
         segments = user_segments(tables, self.bundle, self._users)
         named = segments.select(cohort="cohort", demographic="demographic").iter_rows(named=True)
         self._segments = [segment_names(row) for row in named]
-        lists = SegmentLists()
+        lists = LogTable(candidate_pb2.SegmentList.FromString)
         made = upserts(segment_lists(tables, segments))
         lists.apply({list_key(m.segment, m.area): m.SerializeToString() for m in made}, True)
-        settings = CandidateSettings()
-        sources = make_sources(settings, lists, ArmFilter())
+        settings, batches = CandidateSettings(), LogTable(bandit_pb2.BanditBatch.FromString)
+        sources = make_sources(settings, SegmentLists(lists), ArmFilter(batches))
         self._retrieval = Retrieval(sources, settings.rrf_k, 10.0, threads=1)
 
     @property

@@ -63,6 +63,10 @@ def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lamb
         for definition in views.values():
             request = pb.ApplyFeatureViewRequest(view=definition)
             store.ApplyFeatureView(request, timeout=10, wait_for_ready=True)
+        candidates = candidate_pb2_grpc.CandidateServiceStub(channel)
+        for part in pl.read_parquet(folder / _LISTS).iter_slices(_LISTS_A_MESSAGE):
+            lists = candidate_pb2.UpsertListsRequest(lists=upserts(part))
+            _patiently(partial(candidates.UpsertLists, lists, timeout=60))
         published = USER_VIEW, ITEM_VIEW, SEGMENT_VIEW
         frames = {v: pl.read_parquet(folder / f"{v}.parquet") for v in published}
         total, written = sum(map(len, frames.values())), 0
@@ -70,10 +74,6 @@ def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lamb
             answer = store.StreamWriteFeatures(_messages(views[view], frame), timeout=300)
             written += answer.rows_written
             progress(written / max(total, 1))
-        candidates = candidate_pb2_grpc.CandidateServiceStub(channel)
-        for part in pl.read_parquet(folder / _LISTS).iter_slices(_LISTS_A_MESSAGE):
-            lists = candidate_pb2.UpsertListsRequest(lists=upserts(part))
-            _patiently(partial(candidates.UpsertLists, lists, timeout=60))
     return written
 
 

@@ -49,5 +49,5 @@ def _parse(text: str) -> dict[str, int]:
                 f"freshness_token: {text!r} is not one of ours",
                 field="freshness_token",
             )
-        found[match[1]] = int(match[2])
+        found[match[1]] = max(int(match[2]), found.get(match[1], 0))
     return found

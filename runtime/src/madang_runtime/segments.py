@@ -19,6 +19,9 @@ class SegmentBy:
         features: INT64 features as "view.feature", all of one view, most specific first, such as
             ["user_segments.cohort", "user_segments.demographic"]; none: everybody is alike.
 
+    Attributes:
+        view: that they are of; "" without any.
+
     Raises:
         ValueError: the features are of several views, or not named so.
     """
@@ -27,7 +30,7 @@ class SegmentBy:
         views = {f.partition(".")[0] for f in features}
         if len(views) > 1 or any(f.count(".") != 1 for f in features):
             raise ValueError(f"segments must be features view.feature of one view: {features}")
-        self._view = next(iter(views), "")
+        self.view = next(iter(views), "")
         self._names = [f.partition(".")[2] for f in features]
 
     def lookups(self, user_ids: Sequence[str]) -> list[feature_store_pb2.ViewLookup]:
@@ -35,7 +38,7 @@ class SegmentBy:
         if not self._names:
             return []
         return [
-            feature_store_pb2.ViewLookup(view=self._view, features=self._names, entity_ids=user_ids)
+            feature_store_pb2.ViewLookup(view=self.view, features=self._names, entity_ids=user_ids)
         ]
 
     def of(self, rows: Sequence[feature_store_pb2.ViewRows], users: int) -> list[list[str]]:
@@ -46,7 +49,7 @@ class SegmentBy:
         named: list[list[str]] = [[] for _ in range(users)]
         if rows:
             (block,) = rows[0].blocks
-            values, _, statuses = block_columns(block, users, self._view)
+            values, _, statuses = block_columns(block, users, self.view)
             at = [list(block.features).index(name) for name in self._names]
             present = statuses[:, at] == tensor_pb2.FEATURE_STATUS_PRESENT
             for user, column in zip(*np.nonzero(present), strict=True):

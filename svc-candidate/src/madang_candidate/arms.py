@@ -1,6 +1,6 @@
 """The filter layer of the bandit: which of the arms at hand are worth a try."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from zlib import crc32
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from madang.ranker.v1 import bandit_pb2
 from madang_candidate.index import Floats, ItemIndex, Rows, top
+from madang_runtime.changelog.table import LogTable
 from madang_runtime.segments import EVERYBODY
 
 Numbers = NDArray[np.float64]
@@ -38,7 +39,7 @@ class SurfaceArms:
 
     def __init__(self, batch: bandit_pb2.BanditBatch, index: ItemIndex) -> None:
         self.index = index
-        self._batch = batch
+        self.batch = batch
         self._segments = {s.segment: s for s in batch.segments}
         rows = map(index.row, batch.item_ids)  # None for an arm that is no item any more
         self._rows = np.array([-1 if row is None else row for row in rows], np.int64)
@@ -47,7 +48,7 @@ class SurfaceArms:
         self._fresh = self._everybody[0] < batch.fresh_below
         ids = np.array([crc32(i.encode()) for i in index.ids], np.uint64)
         self._chance = _mixed(ids ^ np.uint64(batch.seed))
-        self._chance[len(index.trained) :] += 1  # what is new comes before what is little known
+        self._chance[index.unknown] += 1  # what is new comes before what is little known
 
     def propose(self, segments: Sequence[str], allowed: Rows) -> tuple[Rows, Floats]:
         """The allowed arms of highest bound, then fresh ones by chance; and their bounds.
@@ -58,9 +59,9 @@ class SurfaceArms:
         """
         bounds = self._bounds_of(segments[0])[allowed]
         paying = np.flatnonzero(bounds > 0)
-        kept = paying[top(bounds[paying], self._batch.keep)]
+        kept = paying[top(bounds[paying], self.batch.keep)]
         fresh = np.setdiff1d(np.flatnonzero(self._fresh[allowed]), kept, assume_unique=True)
-        drawn = fresh[top(self._chance[allowed[fresh]], self._batch.fresh)]
+        drawn = fresh[top(self._chance[allowed[fresh]], self.batch.fresh)]
         chosen = np.concatenate([kept, drawn])
         return allowed[chosen], bounds[chosen]
 
@@ -69,7 +70,7 @@ class SurfaceArms:
             counts = impressions, rewards = self._counts(segment)
             if segment != EVERYBODY:
                 shown, paid = self._everybody
-                share = np.minimum(self._batch.pooling / np.maximum(paid, 1), 1)
+                share = np.minimum(self.batch.pooling / np.maximum(paid, 1), 1)
                 counts = impressions + share * shown, rewards + share * paid
             self._bounds[segment] = lower_bound(*counts)
         return self._bounds[segment]
@@ -86,28 +87,24 @@ class SurfaceArms:
 
 
 class ArmFilter:
-    """The last batch of each surface; fed by a `Follower`."""
+    """The arms of each surface's last batch.
 
-    def __init__(self) -> None:
-        self._batches: dict[str, bandit_pb2.BanditBatch] = {}
-        self._arms: dict[str, SurfaceArms] = {}
+    Args:
+        batches: by surface.
+    """
 
-    def apply(self, changed: Mapping[str, bytes | None], anew: bool) -> None:
-        """Take batches by surface; None removes one."""
-        batches = {} if anew else dict(self._batches)
-        for surface, payload in changed.items():
-            batches.pop(surface, None)
-            if payload is not None:
-                batches[surface] = bandit_pb2.BanditBatch.FromString(payload)
+    def __init__(self, batches: LogTable[bandit_pb2.BanditBatch]) -> None:
         self._batches = batches
-        self._arms = {s: a for s, a in self._arms.items() if s not in changed and not anew}
+        self._arms: dict[str, SurfaceArms] = {}
 
     def arms(self, surface: str, index: ItemIndex) -> SurfaceArms | None:
         """A surface's arms among the items of an index; None before the first batch."""
-        arms, batch = self._arms.get(surface), self._batches.get(surface)
-        if batch and (arms is None or arms.index is not index):
+        batch, arms = self._batches.get(surface), self._arms.get(surface)
+        if batch is None:
+            return None
+        if arms is None or arms.batch is not batch or arms.index is not index:
             arms = self._arms[surface] = SurfaceArms(batch, index)
-        return arms if batch else None
+        return arms
 
 
 def _mixed(numbers: NDArray[np.uint64]) -> Floats:

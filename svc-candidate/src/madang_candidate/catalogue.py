@@ -29,7 +29,7 @@ class Catalogue:
 
     def __init__(self, features: Features) -> None:
         self._features = features
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._items: dict[str, pb.Item | None] = {}
         # The last two versions: requests that began with the one before may still run.
         self._indexes: dict[TowerBundle, tuple[dict[str, LiveItem], ItemIndex]] = {}

@@ -95,6 +95,6 @@ def delivery_cells(
 def _table(cells: Cells, rows: Sequence[Rows]) -> tuple[Cells, Rows, Rows]:
     """Distinct cells, where each begins, and its rows."""
     of = np.concatenate(rows) if rows else np.empty(0, np.int64)
-    order = np.lexsort((of, cells))
+    order = np.argsort(cells, kind="stable")  # rows come ascending
     distinct, starts = np.unique(cells[order], return_index=True)
     return distinct, np.append(starts, len(order)).astype(np.int64), of[order]

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Sequence
 
+import h3
 import numpy as np
 
 from madang.candidate.v1 import candidate_pb2 as pb
 from madang.common.v1 import tensor_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang_candidate.dependencies import WriteFeatures
-from madang_candidate.lists import list_key
+from madang_candidate.lists import AREA_RESOLUTION, list_key
 from madang_runtime.changelog.compacted import CompactedLog
 from madang_runtime.columns import not_finite, shape_mismatch
 from madang_runtime.errors import invalid
@@ -87,6 +88,9 @@ class CatalogueEditor:
 def _check_list(made: pb.SegmentList, field: str) -> None:
     _check_distinct(made.item_ids, f"{field}.item_ids")
     n = len(made.item_ids)
+    cell = h3.int_to_str(made.area)
+    if made.area and not (h3.is_valid_cell(cell) and h3.get_resolution(cell) == AREA_RESOLUTION):
+        raise invalid(f"{field}.area", f"must be an H3 cell of resolution {AREA_RESOLUTION}, or 0")
     if len(made.scores) != 4 * n:
         raise shape_mismatch(f"{field}.scores", f"has {len(made.scores)} bytes, needs {4 * n}")
     scores = np.frombuffer(made.scores, "<f4")

@@ -77,6 +77,9 @@ class ItemIndex:
         exact_below: up to so many allowed items are searched exactly.
         live: items put in since.
         deleted: ids of items deleted since.
+
+    Attributes:
+        unknown: rows of live items that the version was not trained on.
     """
 
     def __init__(
@@ -88,6 +91,8 @@ class ItemIndex:
     ) -> None:
         self.trained, self.exact_below = trained, exact_below
         self.live = len(live)
+        known = (item.item_id in trained.row_of for item in live)
+        self.unknown: Rows = len(trained) + np.flatnonzero(~np.fromiter(known, bool, len(live)))
         self.ids = [*trained.ids, *(item.item_id for item in live)] if live else trained.ids
         self._live_rows = {item.item_id: len(trained) + i for i, item in enumerate(live)}
         self.kinds = np.append(trained.kinds, np.array([i.kind for i in live], np.uint8))

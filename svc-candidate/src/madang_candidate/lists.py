@@ -1,6 +1,6 @@
 """Lists made beforehand for segments of users, alike on every replica."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import h3
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from madang.candidate.v1 import candidate_pb2 as pb
 from madang_candidate.index import ItemIndex
+from madang_runtime.changelog.table import LogTable
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -22,18 +23,13 @@ def list_key(segment: str, area: int) -> str:
 
 
 class SegmentLists:
-    """The lists by segment and area; fed by a `Follower`."""
+    """The lists by segment and area.
 
-    def __init__(self) -> None:
-        self._lists: dict[str, pb.SegmentList] = {}
+    Args:
+        lists: by `list_key`.
+    """
 
-    def apply(self, changed: Mapping[str, bytes | None], anew: bool) -> None:
-        """Take lists by key; None removes one."""
-        lists = {} if anew else dict(self._lists)
-        for key, payload in changed.items():
-            lists.pop(key, None)
-            if payload is not None:
-                lists[key] = pb.SegmentList.FromString(payload)
+    def __init__(self, lists: LogTable[pb.SegmentList]) -> None:
         self._lists = lists
 
     def find(

@@ -1,7 +1,8 @@
 """Builds the service's objects."""
 
-from madang.candidate.v1 import candidate_pb2_grpc
-from madang.feature.v1 import feature_store_pb2_grpc
+from madang.candidate.v1 import candidate_pb2, candidate_pb2_grpc
+from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
+from madang.ranker.v1 import bandit_pb2
 from madang_candidate.arms import ArmFilter
 from madang_candidate.catalogue import Catalogue
 from madang_candidate.editing import ITEMS, LISTS, CatalogueEditor
@@ -19,6 +20,7 @@ from madang_candidate.sources.reactive import ReactiveSource
 from madang_candidate.sources.two_tower import TwoTowerSource
 from madang_candidate.tower import TowerBundle
 from madang_runtime.changelog.follower import Follower
+from madang_runtime.changelog.table import LogTable
 from madang_runtime.clients import Remote, open_channel
 from madang_runtime.models.hot import HotModel
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
@@ -45,10 +47,16 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
     slow = settings.item_timeout_seconds
     write = Remote(store.WriteFeatures, "write_features", slow, host.tracer)
     item_rows = Remote(store.LookupFeatures, "item_features", slow, host.tracer)
-    catalogue, lists, arms = Catalogue(item_rows), SegmentLists(), ArmFilter()
+    catalogue = Catalogue(item_rows)
+    lists = LogTable(candidate_pb2.SegmentList.FromString)
+    batches = LogTable(bandit_pb2.BanditBatch.FromString)
+
+    segment_by = SegmentBy(settings.segments)
 
     def load(files: ModelFiles) -> TowerBundle:
         check_store(files.manifest, get_view)
+        if segment_by.view:
+            get_view(feature_store_pb2.GetFeatureViewRequest(name=segment_by.view))
         bundle = TowerBundle(files, threads=settings.onnx_threads, exact_below=settings.exact_below)
         catalogue.attach(bundle)
         return bundle
@@ -59,16 +67,15 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         for name, apply in (
             (ITEMS, catalogue.apply),
             (LISTS, lists.apply),
-            ("bandit", arms.apply),
+            ("bandit", batches.apply),
         )
     }
     for follower in followers.values():
         host.closing.callback(follower.close)
     for log in (item_log, list_log):
         host.closing.callback(log.close)
-    retrieval = Retrieval(
-        make_sources(settings, lists, arms), settings.rrf_k, settings.source_timeout_seconds
-    )
+    sources = make_sources(settings, SegmentLists(lists), ArmFilter(batches))
+    retrieval = Retrieval(sources, settings.rrf_k, settings.source_timeout_seconds)
     host.closing.callback(retrieval.close)
     model = HotModel(
         host,
@@ -81,7 +88,7 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         model.current,
         lookup,
         retrieval,
-        SegmentBy(settings.segments),
+        segment_by,
         catalogue,
         followers[ITEMS],
         followers[LISTS],

@@ -20,6 +20,7 @@ _FUTURE_MS = 300_000
 BATCH = 500
 _RETRY_SECONDS = 0.2
 _TRIM_SECONDS = 10.0
+_IDLE_SECONDS = 3600.0  # another configuration may still run, as in a rolling update
 
 ACTIONS = {
     pb.FEEDBACK_TYPE_IMPRESSION: feature_store_pb2.ACTION_TYPE_VIEW,
@@ -138,7 +139,7 @@ class FeedbackConsumer:
         while not stop.wait(_TRIM_SECONDS):
             try:
                 for group in {GROUP, BANDIT_GROUP, ARCHIVE_GROUP}.difference(self._groups):
-                    self._log.forget(group)
+                    self._log.forget(group, _IDLE_SECONDS)
                 self._log.trim()
                 for group in self._groups:
                     self._metrics.log_behind.labels(LOG, group).set(self._log.behind(group))

@@ -4,7 +4,7 @@ from madang.candidate.v1 import candidate_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2_grpc
 from madang_ranker.bandit.batches import TABLE
-from madang_ranker.bandit.draws import BanditDraws
+from madang_ranker.bandit.draws import parse_batch
 from madang_ranker.bandit.layer import BanditLayer
 from madang_ranker.decisions import DecisionLog
 from madang_ranker.explain import Explainer
@@ -17,6 +17,7 @@ from madang_ranker.stores.decisions import RedisDecisionStore
 from madang_ranker.stores.parquet import ParquetArchive, decision_frame
 from madang_ranker.surfaces import load_surfaces
 from madang_runtime.changelog.follower import Follower
+from madang_runtime.changelog.table import LogTable
 from madang_runtime.clients import Remote, open_channel
 from madang_runtime.models.hot import HotModel
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
@@ -58,7 +59,7 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
         kept, archive, host.metrics, flush_seconds=settings.decisions_flush_seconds
     )
     host.closing.callback(decisions.close)
-    draws = BanditDraws()
+    draws = LogTable(parse_batch)
     batches = Follower(settings.open_table(TABLE), TABLE, draws.apply, host.metrics)
     host.closing.callback(batches.close)
     feed = Feed(
@@ -66,7 +67,7 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
         Remote(candidates.Retrieve, "retrieve", settings.candidate_timeout_seconds, host.tracer),
         Remote(store.LookupFeatures, "features", settings.feature_timeout_seconds, host.tracer),
         load_surfaces(settings.surfaces),
-        BanditLayer(draws.of),
+        BanditLayer(draws.get),
         decisions.note,
     )
     feedback = settings.open_log(LOG)

@@ -78,8 +78,9 @@ class ChangeLog(Protocol):
     def behind(self, group: str) -> int:
         """How many entries the group has not finished."""
 
-    def forget(self, group: str) -> None:
-        """Forget a group, for which entries would be kept."""
+    def forget(self, group: str, idle: float) -> None:
+        """Forget a group, for which entries would be kept, if no consumer of it has asked for as
+        many seconds: one that comes back starts with what is left of the log."""
 
     def trim(self) -> None:
         """Forget what every group has finished."""

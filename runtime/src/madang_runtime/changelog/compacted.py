@@ -14,11 +14,13 @@ class Changes(NamedTuple):
         position: up to where `changed` reaches.
         latest: the position of the table's last change.
         changed: the payload of each key, None where it was deleted; oldest change first.
+        store: that answered; another one, or the same after a restart, may have lost writes.
     """
 
     position: int
     latest: int
     changed: dict[str, bytes | None]
+    store: str = ""
 
 
 class CompactedLog(Protocol):

@@ -39,7 +39,8 @@ for i = 1, #found, 2 do
   table.insert(payloads, redis.call('HGET', KEYS[1], found[i]))
   reached = found[i + 1]
 end
-return {reached, latest, keys, payloads}
+local store = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
+return {reached, latest, keys, payloads, store}
 """
 
 
@@ -81,9 +82,10 @@ class RedisCompactedLog:
 
     def changes(self, after: int, limit: int) -> Changes:
         """See `CompactedLog.changes`."""
-        reached, latest, keys, payloads = guarded(lambda: self._changes(self._keys, [after, limit]))
+        found = guarded(lambda: self._changes(self._keys, [after, limit]))
+        reached, latest, keys, payloads, store = found
         changed = {key.decode(): payload for key, payload in zip(keys, payloads, strict=True)}
-        return Changes(int(float(reached)), int(latest), changed)
+        return Changes(int(float(reached)), int(latest), changed, store.decode())
 
     def close(self) -> None:
         """Close the connection."""

@@ -25,7 +25,7 @@ class Follower:
         name: of it, in metrics and messages.
         apply: takes changes by key, None for deleted, and whether they begin anew: whatever was
             applied before is then void. Never called twice at once.
-        metrics: tell how far behind it is.
+        metrics: count what is applied.
         every: seconds between looks.
     """
 
@@ -35,13 +35,13 @@ class Follower:
         self._table = table
         self._name = name
         self._apply = apply
-        self._behind = metrics.log_behind.labels(name, "replica")
         self._applied = metrics.log_applied.labels(name)
         self._every = every
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"follow-{name}", daemon=True)
+        self._store = ""
         self.position = 0
 
     @property
@@ -63,7 +63,7 @@ class Follower:
         """
         if self.position >= position:
             return
-        self._look(outgoing_timeout(_LONGEST_REACH))
+        self._look(outgoing_timeout(_LONGEST_REACH), position)
         if self.position < position:
             raise MadangError(
                 Code.UNAVAILABLE,
@@ -83,13 +83,14 @@ class Follower:
         while not self._stop.wait(self._every):
             self._look()
 
-    def _look(self, wait: float = -1) -> None:
-        """Apply what is new, unless another thread does for longer than `wait` seconds. An error
-        leaves everything as it is, for the next look."""
+    def _look(self, wait: float = -1, wanted: int | None = None) -> None:
+        """Apply what is new, unless another thread does for longer than `wait` seconds, or has
+        then reached what is wanted. An error leaves everything as it is, for the next look."""
         if not self._lock.acquire(timeout=wait):
             return
         try:
-            self._catch_up()
+            if wanted is None or self.position < wanted:
+                self._catch_up()
         except MadangError as error:
             log.warning("%s is as of %.1f s ago: %s", self._name, self.age, error.message)
         except Exception:
@@ -99,16 +100,17 @@ class Follower:
 
     def _catch_up(self) -> None:
         started = time.monotonic()
-        while True:
-            found = self._table.changes(self.position, _AT_ONCE)
-            anew = found.latest < self.position  # the store lost its last writes, or all
-            if anew:
-                found = self._table.changes(0, _AT_ONCE)
-            if found.changed or anew:
-                self._apply(found.changed, anew)
-                self._applied.inc(len(found.changed))
-            self.position = found.position
-            self._behind.set(found.latest - found.position)
-            if found.position >= found.latest:
-                self._looked = started
-                return
+        found = self._table.changes(self.position, _AT_ONCE)
+        # A store that restarted or took over may have lost writes, and others may stand in their
+        # place: whatever was applied is then read anew, and replaced at once.
+        anew = (found.store != self._store and self.position > 0) or found.latest < self.position
+        if anew:
+            found = self._table.changes(0, _AT_ONCE)
+        changed = dict(found.changed)
+        while found.position < found.latest:
+            found = self._table.changes(found.position, _AT_ONCE)
+            changed |= found.changed
+        if changed or anew:
+            self._apply(changed, anew)
+            self._applied.inc(len(changed))
+        self.position, self._store, self._looked = found.position, found.store, started

@@ -13,6 +13,7 @@ from madang_runtime.changelog.errors import log_full
 @dataclass
 class _Group:
     next: int = 0
+    asked: float = field(default_factory=time.monotonic)
     taken: dict[int, tuple[str, float]] = field(default_factory=dict)
 
 
@@ -65,6 +66,7 @@ class MemoryChangeLog:
 
     def _available(self, name: str, consumer: str, limit: int) -> list[Entry]:
         group, now = self._groups.setdefault(name, _Group()), time.monotonic()
+        group.asked = now
         numbers = [
             n
             for n, (_, since) in sorted(group.taken.items())
@@ -104,10 +106,12 @@ class MemoryChangeLog:
             found = self._groups.setdefault(group, _Group())
             return self._next - found.next + len(found.taken)
 
-    def forget(self, group: str) -> None:
+    def forget(self, group: str, idle: float) -> None:
         """See `ChangeLog.forget`."""
         with self._changed:
-            self._groups.pop(group, None)
+            found = self._groups.get(group)
+            if found and found.asked <= time.monotonic() - idle:
+                del self._groups[group]
 
     def trim(self) -> None:
         """See `ChangeLog.trim`."""

@@ -11,6 +11,7 @@ from madang_runtime.changelog.errors import AWAY, guarded, log_full, not_synced,
 
 _PAYLOAD = "p"
 _RECLAIM_EVERY = 1.0
+_SCANNED = 5000
 
 # KEYS: the stream, one key an id. ARGV: how long ids are remembered (ms), most entries, payloads.
 _APPEND = """
@@ -86,7 +87,7 @@ class RedisChangeLog:
 
     def append(self, entries: Sequence[tuple[str, bytes]]) -> list[bool]:
         """See `ChangeLog.append`."""
-        keys = [self._stream, *(f"{self._stream}:{entry_id}" for entry_id, _ in entries)]
+        keys = [self._stream, *(f"{self._stream}:id:{entry_id}" for entry_id, _ in entries)]
         payloads = [payload for _, payload in entries]
         pipe = self._client.pipeline(transaction=False)
         self._append(keys, [REMEMBER_IDS_MS, self._max_entries, *payloads], client=pipe)
@@ -151,8 +152,9 @@ class RedisChangeLog:
 
     def counters(self, counters: str) -> dict[str, int]:
         """See `ChangeLog.counters`."""
-        found = guarded(lambda: self._client.hgetall(self._counters_key(counters)))
-        return {name.decode(): int(n) for name, n in found.items()}
+        # In parts, for the server serves others between them.
+        scan = self._client.hscan_iter(self._counters_key(counters), count=_SCANNED)
+        return {name.decode(): int(n) for name, n in guarded(lambda: list(scan))}
 
     def _counters_key(self, counters: str) -> str:
         return f"{self._stream}:counters:{counters}"
@@ -171,11 +173,14 @@ class RedisChangeLog:
         found: list[dict[str, Any]] = self._client.xinfo_groups(self._stream)
         return found
 
-    def forget(self, group: str) -> None:
+    def forget(self, group: str, idle: float) -> None:
         """See `ChangeLog.forget`."""
 
         def call() -> None:
-            if self._client.exists(self._stream):
+            if group.encode() not in (found["name"] for found in self._groups()):
+                return
+            consumers = self._client.xinfo_consumers(self._stream, group)
+            if all(consumer["idle"] >= idle * 1000 for consumer in consumers):
                 self._client.xgroup_destroy(self._stream, group)
 
         guarded(call)

@@ -5,11 +5,16 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from madang_runtime.errors import Code, MadangError, reason
+from madang_runtime.errors import DEGRADABLE, Code, MadangError, reason
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
 from madang_runtime.server import ServiceHost
 
 log = logging.getLogger(__name__)
+
+_MENDED_BY_VIEWS = (
+    reason.ERROR_REASON_FEATURE_FINGERPRINT_MISMATCH,
+    reason.ERROR_REASON_FEATURE_VIEW_NOT_FOUND,
+)
 
 
 Model = TypeVar("Model")
@@ -86,10 +91,7 @@ class HotModel(Generic[Model]):
     def _hopeless(self, version: str) -> bool:
         """Whether a version was refused for what it is, which no waiting mends."""
         refused, error = self._refusal
-        waiting_helps = (
-            error.code == Code.UNAVAILABLE
-            or error.reason == reason.ERROR_REASON_FEATURE_FINGERPRINT_MISMATCH
-        )
+        waiting_helps = error.code in DEGRADABLE or error.reason in _MENDED_BY_VIEWS
         return bool(version) and version == refused and not waiting_helps
 
     def _refused(self, version: str, error: MadangError) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Mapping
 from hashlib import blake2b
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,7 @@ class Window:
 class BatchMaker:
     """Publishes a batch a surface whenever its counts have changed.
 
-    Several may run: batches of the same time have the same seed, and the last one stands.
+    Several may run: the last batch stands.
 
     Args:
         feedback: beside which the counters are.
@@ -111,7 +112,7 @@ class BatchMaker:
             batch = make_batch(policy, *self._windows[surface].total(now))
             if (content := batch.SerializeToString(deterministic=True)) != self._made.get(surface):
                 batch.surface = surface
-                batch.batch_id = f"{surface}-{int(now // self._every)}"
+                batch.batch_id = f"{surface}-{int(now)}-{crc32(content):08x}"
                 batch.seed = _seed(batch.batch_id)
                 batch.made_at.FromMilliseconds(int(now * 1000))
                 fresh[surface] = content, batch.SerializeToString()

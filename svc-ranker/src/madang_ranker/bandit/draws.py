@@ -1,6 +1,6 @@
 """The rankings of a batch, drawn once and shared by all requests until the next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from zlib import crc32
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.ranker.v1 import bandit_pb2
+from madang_ranker.bandit.priors import segment_prior, surface_prior
 from madang_runtime.segments import EVERYBODY
 
 Floats = NDArray[np.float32]
@@ -16,7 +17,7 @@ Counts = NDArray[np.uint32]
 Rates = NDArray[np.float64]
 # Arms without counts share so many draws of the prior, by their ids.
 _UNSEEN = 1024
-_AT_ONCE = 4096
+_AT_ONCE, _ELSEWHERE = 4096, 1
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,16 @@ class BatchDraws:
         self.batch_id = batch.batch_id
         self.rankings = batch.rankings
         self._arm_of = {item_id: arm for arm, item_id in enumerate(batch.item_ids)}
-        prior, everybody = _priors(batch)
-        successes, failures = np.repeat(prior, _UNSEEN, axis=1)
-        self._unseen = _draw(successes, failures, batch.rankings, [batch.seed])
-        self._pooled = batch.pooling > 0
-        segment_priors = _pooled(everybody, batch.pooling) if self._pooled else prior
+        prior, everybody = _posterior(batch)
+        seeds = [batch.seed]
+        self._unseen = _draw(np.repeat(prior, _UNSEEN, axis=1), batch.rankings, seeds)
+        priors = segment_prior(everybody, batch.pooling) if batch.pooling else prior
+        # What a segment has no counts of is drawn from its prior there.
+        self._unseen_here = _draw(
+            np.broadcast_to(priors, everybody.shape), batch.rankings, [*seeds, _ELSEWHERE]
+        )
         self._segments = {
-            s.segment: _segment(s, prior if s.segment == EVERYBODY else segment_priors, batch)
+            s.segment: _segment(s, prior if s.segment == EVERYBODY else priors, batch)
             for s in batch.segments
         }
 
@@ -72,15 +76,15 @@ class BatchDraws:
         return int.from_bytes(digest, "little") % self.rankings
 
     def draw(self, segment: str, item_ids: Sequence[str]) -> Drawn:
-        """Look up the draws of items, in a segment or, where it has no counts of an item, of
-        everybody. Items without any counts have draws of the prior, by their id."""
+        """Look up the draws of items. Those without counts in the segment have draws of the prior:
+        there, or by their id if nobody has seen them."""
         n = len(item_ids)
         rates = self._unseen[[crc32(i.encode()) % _UNSEEN for i in item_ids]].astype(np.float32)
         impressions, rewards = np.zeros(n, np.uint32), np.zeros(n, np.uint32)
         arms = np.array([self._arm_of.get(i, -1) for i in item_ids], np.int64)
-        names = (EVERYBODY, segment) if self._pooled else (segment,)
-        for known in filter(None, map(self._segments.get, names)):
-            rows = np.where(arms >= 0, known.row_of_arm[arms], -1)
+        rates[arms >= 0] = self._unseen_here[arms[arms >= 0]]
+        if known := self._segments.get(segment):
+            rows = np.where(arms >= 0, known.row_of_arm[arms], -1) if len(self._arm_of) else arms
             counted = rows >= 0
             rates[counted] = known.rates[rows[counted]]
             impressions[counted] = known.impressions[rows[counted]]
@@ -88,22 +92,15 @@ class BatchDraws:
         return Drawn(rates, impressions, rewards)
 
 
-def _priors(batch: bandit_pb2.BanditBatch) -> tuple[Rates, Rates]:
+def _posterior(batch: bandit_pb2.BanditBatch) -> tuple[Rates, Rates]:
     """α and β of the surface's prior, shape [2, 1], and of everybody's posterior, [2, arms]."""
     counts = np.zeros((2, len(batch.item_ids)))
     for everybody in (s for s in batch.segments if s.segment == EVERYBODY):
         arms, counted = _counts(everybody)
         counts[:, arms] = counted
-    prior = np.array([[batch.prior_successes], [batch.prior_failures]])
-    earned = prior + counts.sum(axis=1, keepdims=True)
-    prior[1] = min(prior[1], prior[0] * earned[1] / earned[0])
+    configured = np.array([[batch.prior_successes], [batch.prior_failures]])
+    prior = surface_prior(configured, counts.sum(axis=1, keepdims=True))
     return prior, prior + counts
-
-
-def _pooled(everybody: Rates, rewards: float) -> Rates:
-    """α and β of a segment's prior for each arm: everybody's mean, worth so many rewards, so that a
-    segment with few counts leans on all, and most so where all know the arm to be poor."""
-    return rewards * np.stack([np.ones_like(everybody[0]), everybody[1] / everybody[0]])
 
 
 def _counts(segment: bandit_pb2.BanditSegment) -> tuple[NDArray[np.uint32], Rates]:
@@ -120,44 +117,28 @@ def _segment(
 ) -> Segment:
     """Draw a segment's arms; `prior` is α and β of each arm of the batch, or of all."""
     arms, counts = _counts(segment)
-    successes, failures = counts + (prior[:, arms] if prior.shape[1] > 1 else prior)
+    posterior = counts + (prior[:, arms] if prior.shape[1] > 1 else prior)
     row_of_arm = np.full(len(batch.item_ids), -1, np.int32)
     row_of_arm[arms] = np.arange(len(arms), dtype=np.int32)
     return Segment(
         row_of_arm,
         np.frombuffer(segment.impressions, "<u4"),
         np.frombuffer(segment.rewards, "<u4"),
-        _draw(successes, failures, batch.rankings, [batch.seed, crc32(segment.segment.encode())]),
+        _draw(posterior, batch.rankings, [batch.seed, crc32(segment.segment.encode())]),
     )
 
 
-def _draw(successes: Rates, failures: Rates, rankings: int, seed: list[int]) -> NDArray[np.float16]:
-    """Draws of Beta posteriors, shape [arms, rankings]."""
+def _draw(posterior: Rates, rankings: int, seed: list[int]) -> NDArray[np.float16]:
+    """Draws of Beta posteriors [2, arms], shape [arms, rankings]."""
     rng = np.random.default_rng(seed)
-    rates = np.empty((len(successes), rankings), np.float16)
-    for start in range(0, len(successes), _AT_ONCE):
+    rates = np.empty((posterior.shape[1], rankings), np.float16)
+    for start in range(0, len(rates), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        rates[part] = rng.beta(
-            successes[part, None], failures[part, None], (len(successes[part]), rankings)
-        )
+        successes, failures = posterior[:, part, None]
+        rates[part] = rng.beta(successes, failures, rates[part].shape)
     return rates
 
 
-class BanditDraws:
-    """The last batch of each surface; fed by a `Follower`."""
-
-    def __init__(self) -> None:
-        self._surfaces: dict[str, BatchDraws] = {}
-
-    def apply(self, changed: Mapping[str, bytes | None], anew: bool) -> None:
-        """Take batches by surface; None removes one."""
-        surfaces = {} if anew else dict(self._surfaces)
-        for surface, payload in changed.items():
-            surfaces.pop(surface, None)
-            if payload is not None:
-                surfaces[surface] = BatchDraws(bandit_pb2.BanditBatch.FromString(payload))
-        self._surfaces = surfaces
-
-    def of(self, surface: str) -> BatchDraws | None:
-        """A surface's draws, None before its first batch."""
-        return self._surfaces.get(surface)
+def parse_batch(payload: bytes) -> BatchDraws:
+    """The draws of a batch as it lies in the log."""
+    return BatchDraws(bandit_pb2.BanditBatch.FromString(payload))

@@ -1,8 +1,8 @@
 """How a surface explores."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 DAY_SECONDS = 86_400
 
@@ -15,7 +15,7 @@ class BanditPolicy(BaseModel):
         every: each so manieth position explores; 1 lets the bandit rank the whole surface.
         depth: positions from the first on in which any explores.
         window_seconds: how far back events count.
-        bucket_seconds: by how much the window slides.
+        bucket_seconds: by how much the window slides, a whole part of it.
         prior_successes, prior_failures: α and β of the Beta prior, (1, 99) in impressions:
             pessimistic, since rewards come later than the impressions that earned them. Where the
             surface earns more than that, β shrinks until the mean is the surface's, or arms that
@@ -42,6 +42,12 @@ class BanditPolicy(BaseModel):
     keep: int = Field(40, ge=0, le=500)
     fresh: int = Field(10, ge=0, le=500)
     fresh_below: int = Field(200, ge=1)
+
+    @model_validator(mode="after")
+    def _whole_buckets(self) -> Self:
+        if self.window_seconds % self.bucket_seconds:
+            raise ValueError("window_seconds must be a multiple of bucket_seconds")
+        return self
 
     def buckets(self, now: float) -> range:
         """The numbers of the buckets in the window, the one that is counted in now last."""

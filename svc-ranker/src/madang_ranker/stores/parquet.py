@@ -4,9 +4,9 @@ Decisions have one row an item shown: request_id, time (UTC, ms), user_id, surfa
 longitude, model, model_version, degraded (list), position (from 1), item_id, kind, score, click,
 order, propensity, sources (list), source_ranks (list, 0 for none), source_scores (list); what a
 bandit did: explored, bandit_batch (null where nothing is drawn), segment, ranking, rate; what it
-chose from: pool_item_ids, pool_impressions, pool_rewards (lists); and the model's inputs in its
-order (see the version's manifest): user_ints, user_floats, context_ints, context_floats,
-item_ints, item_floats (lists, NaN or 0 for no value).
+chose from where it explored: pool_item_ids, pool_impressions, pool_rewards (lists); and the
+model's inputs in its order (see the version's manifest): user_ints, user_floats, context_ints,
+context_floats, item_ints, item_floats (lists, NaN or 0 for no value).
 
 Feedback has one row an event: event_id, type, user_id, item_id, request_id, surface, time (UTC,
 ms). A crash
@@ -152,17 +152,23 @@ def _explored(
         packed = [getattr(e, field) or bytes(n * width) for e, n in zip(found, sizes, strict=True)]
         return np.frombuffer(b"".join(packed), dtype)
 
-    def of_pools(field: str) -> list[object]:
+    explored = pl.Series(of_items("explored", "u1").astype(bool))
+
+    def of_pools(values: list[object], kind: pl.DataType) -> pl.Series:
+        pools = of_pages(values, pl.List(kind))
+        return pl.select(pl.when(explored).then(pools)).to_series()
+
+    def counts(field: str) -> list[object]:
         return [pl.Series(np.frombuffer(getattr(e, field), "<u4")) for e in found]
 
     text, number = pl.String(), pl.UInt32()
     return {
-        "explored": pl.Series(of_items("explored", "u1").astype(bool)),
+        "explored": explored,
         "bandit_batch": of_pages([e.batch_id or None for e in found], text),
         "segment": of_pages([e.segment or None for e in found], text),
         "ranking": of_pages([e.ranking for e in found], number),
         "rate": pl.Series(of_items("rates", "<f4"), dtype=pl.Float32),
-        "pool_item_ids": of_pages([list(e.pool_item_ids) for e in found], pl.List(text)),
-        "pool_impressions": of_pages(of_pools("pool_impressions"), pl.List(number)),
-        "pool_rewards": of_pages(of_pools("pool_rewards"), pl.List(number)),
+        "pool_item_ids": of_pools([list(e.pool_item_ids) for e in found], text),
+        "pool_impressions": of_pools(counts("pool_impressions"), number),
+        "pool_rewards": of_pools(counts("pool_rewards"), number),
     }

@@ -231,7 +231,7 @@ class Item(_message.Message):
     kind: _place_pb2.ItemKind.ValueType
     """kind of the item."""
     delivery_radius_km: _builtins.float
-    """delivery_radius_km is how far it is delivered; default 0, which is everywhere; at most 100."""
+    """delivery_radius_km is how far it is delivered; default 0, which is everywhere; at most 30."""
     open_hours: _builtins.int
     """open_hours has bit h set when it can be had in local hour h; default 0, which is always."""
     @_builtins.property
@@ -270,7 +270,8 @@ class UpsertItemsRequest(_message.Message):
     @_builtins.property
     def features(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.FeatureBlock]:
         """features, if given, are written to the feature store: blocks of one row an item, in their order,
-        with features named "view.feature". Without them the store's rows stay as they are.
+        with features named "view.feature"; those of a view that are not named become null. Without
+        blocks of a view its rows stay as they are.
         """
 
     def __init__(
@@ -481,7 +482,7 @@ class GetIndexInfoResponse(_message.Message):
     h3_resolution: _builtins.int
     """h3_resolution of those cells."""
     live_items: _builtins.int
-    """live_items were put in since the model was trained; the counts above include them."""
+    """live_items were put in by UpsertItems, known to the model or not; the counts above include them."""
     freshness_token: _builtins.str
     """freshness_token of the items that this replica has."""
     @_builtins.property

@@ -74,7 +74,8 @@ class CandidateServiceServicer:
     def Retrieve(self, request, context):
         """Retrieve runs every source in parallel, fuses their lists and keeps what is delivered to the
         place. A source that is late is left out and named in ServingInfo.degraded. Errors:
-        PLACE_NOT_SERVED, NOT_READY.
+        PLACE_NOT_SERVED, NOT_READY, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, FIELD_INVALID (a source
+        that there is not).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,8 @@ class CandidateServiceStub:
     Retrieve: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.RetrieveRequest, _candidate_pb2.RetrieveResponse]
     """Retrieve runs every source in parallel, fuses their lists and keeps what is delivered to the
     place. A source that is late is left out and named in ServingInfo.degraded. Errors:
-    PLACE_NOT_SERVED, NOT_READY.
+    PLACE_NOT_SERVED, NOT_READY, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, FIELD_INVALID (a source
+    that there is not).
     """
     RetrieveSimilar: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.RetrieveSimilarRequest, _candidate_pb2.RetrieveSimilarResponse]
     """RetrieveSimilar returns the items nearest to an item. Errors: ITEM_NOT_FOUND, NOT_READY."""
@@ -67,7 +68,8 @@ class CandidateServiceAsyncStub(CandidateServiceStub):
     Retrieve: _aio.UnaryUnaryMultiCallable[_candidate_pb2.RetrieveRequest, _candidate_pb2.RetrieveResponse]  # type: ignore[assignment]
     """Retrieve runs every source in parallel, fuses their lists and keeps what is delivered to the
     place. A source that is late is left out and named in ServingInfo.degraded. Errors:
-    PLACE_NOT_SERVED, NOT_READY.
+    PLACE_NOT_SERVED, NOT_READY, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, FIELD_INVALID (a source
+    that there is not).
     """
     RetrieveSimilar: _aio.UnaryUnaryMultiCallable[_candidate_pb2.RetrieveSimilarRequest, _candidate_pb2.RetrieveSimilarResponse]  # type: ignore[assignment]
     """RetrieveSimilar returns the items nearest to an item. Errors: ITEM_NOT_FOUND, NOT_READY."""
@@ -101,7 +103,8 @@ class CandidateServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_candidate_pb2.RetrieveResponse, _abc.Awaitable[_candidate_pb2.RetrieveResponse]]:
         """Retrieve runs every source in parallel, fuses their lists and keeps what is delivered to the
         place. A source that is late is left out and named in ServingInfo.degraded. Errors:
-        PLACE_NOT_SERVED, NOT_READY.
+        PLACE_NOT_SERVED, NOT_READY, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, FIELD_INVALID (a source
+        that there is not).
         """
 
     @_abc_1.abstractmethod
