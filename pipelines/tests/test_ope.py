@@ -131,3 +131,16 @@ def test_open_bandit_files_are_read_and_bad_rows_set_aside(tmp_path):
     assert found.estimates["IPS"].value == pytest.approx(0.5)
     with pytest.raises(MissingFilesError, match="random and bts"):
         load_campaigns(tmp_path / "bts")
+
+
+def test_rows_that_are_not_independent_widen_the_interval():
+    rng = np.random.default_rng(3)
+    group = np.repeat(np.arange(400), 10)
+    hits = 0
+    for _ in range(300):
+        reward = np.repeat(rng.random(400) < 0.2, 10).astype(float)  # a page pays or does not
+        alone, together = on_policy(reward), on_policy(reward, group)
+        assert together.value == alone.value
+        assert together.half == pytest.approx(alone.half * np.sqrt(10), rel=0.01)
+        hits += together.holds(0.2)
+    assert 0.91 < hits / 300 < 0.98

@@ -77,9 +77,9 @@ class Evaluation:
     support: float
 
 
-def on_policy(reward: Floats) -> Estimate:
-    """What the logging policy earned."""
-    return _mean(reward)
+def on_policy(reward: Floats, group: Ints | None = None) -> Estimate:
+    """What the logging policy earned; see `estimate` for `group`."""
+    return _mean(reward, group)
 
 
 def evaluate(log: BanditLog, policy: Floats) -> Evaluation:
@@ -98,7 +98,13 @@ def evaluate(log: BanditLog, policy: Floats) -> Evaluation:
     return estimate(log.reward, weight, *_predictions(log, policy))
 
 
-def estimate(reward: Floats, weight: Floats, predicted: Floats, of_policy: Floats) -> Evaluation:
+def estimate(
+    reward: Floats,
+    weight: Floats,
+    predicted: Floats,
+    of_policy: Floats,
+    group: Ints | None = None,
+) -> Evaluation:
     """Estimate a policy's mean reward from n rows of another's.
 
     Args:
@@ -106,6 +112,8 @@ def estimate(reward: Floats, weight: Floats, predicted: Floats, of_policy: Float
         weight: P(action | context) of the policy, over that of the logging one.
         predicted: of the logged action, not from the row's own reward.
         of_policy: likewise, the policy's mean in the row's context.
+        group: of each row, from 0: rows of a group, such as a page, are not independent, and the
+            intervals are of the groups' sums. None: every row is on its own.
 
     Raises:
         ValueError: all weights are 0.
@@ -116,9 +124,9 @@ def estimate(reward: Floats, weight: Floats, predicted: Floats, of_policy: Float
     snips = float((weight * reward).sum() / weight.sum())
     return Evaluation(
         {
-            "IPS": _mean(weight * reward),
-            "SNIPS": _mean(snips + weight / mean_weight * (reward - snips)),
-            "DR": _mean(of_policy + weight * (reward - predicted)),
+            "IPS": _mean(weight * reward, group),
+            "SNIPS": _mean(snips + weight / mean_weight * (reward - snips), group),
+            "DR": _mean(of_policy + weight * (reward - predicted), group),
         },
         float(weight.sum() ** 2 / (weight**2).sum()),
         float(mean_weight),
@@ -134,9 +142,15 @@ def _check(log: BanditLog, policy: Floats) -> None:
         raise ValueError("each row of the policy must be a distribution over actions")
 
 
-def _mean(values: Floats) -> Estimate:
-    spread = float(values.std(ddof=1)) if len(values) > 1 else float("inf")
-    return Estimate(float(values.mean()), _Z * spread / len(values) ** 0.5)
+def _mean(values: Floats, group: Ints | None = None) -> Estimate:
+    """The mean, with the interval of groups that are independent of each other."""
+    mean, n = float(values.mean()), len(values)
+    sums = values - mean if group is None else np.bincount(group, values - mean)
+    groups = len(sums)
+    if groups < 2:
+        return Estimate(mean, float("inf"))
+    spread = float((sums**2).sum() * groups / (groups - 1)) ** 0.5 / n
+    return Estimate(mean, _Z * spread)
 
 
 def _predictions(log: BanditLog, policy: Floats) -> tuple[Floats, Floats]:

@@ -22,6 +22,7 @@ class Explorations:
     Attributes:
         reward: whether it paid, [n].
         propensity: of the item at its position, [n].
+        page: the number of the page that showed it, [n].
         slot: the number of the explored position on its page, from 0, [n].
         place: where the item stands in its pool by expected reward, best first, from 0, [n].
         expected: the expected reward of each item of its pool as known when it was shown, best
@@ -30,6 +31,7 @@ class Explorations:
 
     reward: Floats
     propensity: Floats
+    page: NDArray[np.int64]
     slot: NDArray[np.int64]
     place: NDArray[np.int64]
     expected: list[Floats]
@@ -39,7 +41,7 @@ class Explorations:
 
     def logged(self) -> Estimate:
         """What the bandit earned an impression."""
-        return on_policy(self.reward)
+        return on_policy(self.reward, self.page)
 
     def uniform(self) -> Evaluation:
         """What chance among the same pools would have earned."""
@@ -53,7 +55,8 @@ class Explorations:
 
     def _of(self, probability: Floats, of_policy: Floats) -> Evaluation:
         predicted = np.array([e[p] for e, p in zip(self.expected, self.place, strict=True)])
-        return estimate(self.reward, probability / self.propensity, predicted, of_policy)
+        weight = probability / self.propensity
+        return estimate(self.reward, weight, predicted, of_policy, self.page)
 
 
 def load_explorations(
@@ -93,6 +96,7 @@ def load_explorations(
     return Explorations(
         rows["paid"].cast(pl.Float64).to_numpy(),
         rows["propensity"].cast(pl.Float64).to_numpy(),
+        rows["request_id"].rank("dense").to_numpy().astype(np.int64) - 1,
         rows["slot"].to_numpy(),
         np.array(places),
         expected,

@@ -15,7 +15,8 @@ def surface_prior(prior: Counts, earned: Counts) -> Counts:
         earned: the surface's successes and failures, shape [2, ...].
     """
     total = prior + earned
-    return np.stack([prior[0], np.minimum(prior[1], prior[0] * total[1] / total[0])])
+    failures = np.minimum(prior[1], prior[0] * total[1] / total[0])
+    return np.stack(np.broadcast_arrays(prior[0], failures))
 
 
 def segment_prior(everybody: Counts, pooling: float) -> Counts:
