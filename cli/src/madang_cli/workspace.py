@@ -9,7 +9,7 @@ from pathlib import Path
 from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.city.truth import Truth
 from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
-from madang_pipelines.publish import save_features
+from madang_pipelines.publish import save_features, saved_segments
 from madang_pipelines.sources.checkins import FILES, MissingFilesError, load_checkins
 from madang_pipelines.tables import Tables
 from madang_pipelines.training import Progress, Recipe, train_all
@@ -67,7 +67,9 @@ class Workspace:
         """Train on a data set and keep its tables and features."""
         self.home.mkdir(parents=True, exist_ok=True)
         data.tables.save(self.home / "data")
-        save_features(train_all(data.tables, self.registry, recipe, progress), self.features)
+        before = saved_segments(self.features)
+        trained = train_all(data.tables, self.registry, recipe, progress, before)
+        save_features(trained, self.features)
         (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
 
     def evaluate(

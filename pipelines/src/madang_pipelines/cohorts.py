@@ -21,12 +21,20 @@ _USERS_A_COHORT = 40
 _EVENING_HOUR = 19
 
 
-def user_segments(tables: Tables, bundle: TowerBundle, users: InputRows) -> pl.DataFrame:
+def user_segments(
+    tables: Tables, bundle: TowerBundle, users: InputRows, before: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """The rows of the view user_segments, one a user, as of the end of the data.
 
     Users with orders enough are clustered by k-means of their vectors, each as they would ask from
     home in the evening, less the mean of their area: what is left is taste, and not where they
     live. The others have no cohort.
+
+    Args:
+        tables, bundle: the data and the towers.
+        users: their feature rows.
+        before: the rows of the training before: a cluster keeps the number of the cohort that most
+            of its users were in, so that what was counted and listed for it stays its own.
     """
     frame = tables.frames["users"]
     past = tables.frames["actions"].filter(
@@ -41,6 +49,8 @@ def user_segments(tables: Tables, bundle: TowerBundle, users: InputRows) -> pl.D
     if k > 1:
         areas = _areas(tables)[warm]
         cohort[warm] = _clusters(_taste(_vectors(tables, bundle, users)[warm], areas), k)
+        if before is not None:
+            cohort = _renumbered(cohort, frame["user_id"], before, k)
     age, gender = frame["age_band"], frame["gender"]
     return pl.DataFrame(
         {
@@ -83,6 +93,21 @@ def _clusters(vectors: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     _, found = kmeans.index.search(vectors, 1)
     clusters: NDArray[np.int64] = found[:, 0]
     return clusters
+
+
+def _renumbered(
+    cohort: NDArray[np.int64], user_ids: pl.Series, before: pl.DataFrame, k: int
+) -> NDArray[np.int64]:
+    """Clusters by the numbers of the cohorts before that share most users with them."""
+    now = pl.DataFrame({"entity_id": user_ids, "now": cohort}).filter(pl.col("now") >= 0)
+    both = now.join(before.drop_nulls("cohort"), "entity_id").group_by("now", "cohort").len()
+    number: dict[int, int] = {}
+    for new, old, _ in both.sort("len", "now", descending=[True, False]).iter_rows():
+        if new not in number and old not in number.values():
+            number[new] = old
+    unused = iter(sorted(set(range(k + len(number))) - set(number.values())))
+    named = np.array([number[c] if c in number else next(unused) for c in range(k)])
+    return np.where(cohort >= 0, named[cohort], -1)
 
 
 def segment_names(row: Mapping[str, int | None]) -> list[str]:

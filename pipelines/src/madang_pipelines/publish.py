@@ -31,8 +31,15 @@ _START_SECONDS = 60.0
 _KINDS: tuple[tuple[str, type[np.generic]], ...] = (("FLOAT32", np.float32), ("INT64", np.int64))
 
 
+def saved_segments(folder: Path) -> pl.DataFrame | None:
+    """The segments that an earlier training saved, None if there was none."""
+    path = folder / f"{SEGMENT_VIEW}.parquet"
+    return pl.read_parquet(path) if path.exists() else None
+
+
 def save_features(trained: Trained, folder: Path) -> None:
-    """Write one Parquet file a view: `entity_id` and a column a feature, null where unknown."""
+    """Write one Parquet file a view: `entity_id` and a column a feature, null where unknown; and
+    one of lists, in which those that an earlier training saved and this one lacks are empty."""
     folder.mkdir(parents=True, exist_ok=True)
     for view, ids, rows in (
         (USER_VIEW, trained.user_ids, trained.users),
@@ -40,7 +47,15 @@ def save_features(trained: Trained, folder: Path) -> None:
     ):
         _frame(view, ids, rows).write_parquet(folder / f"{view}.parquet")
     trained.segments.write_parquet(folder / f"{SEGMENT_VIEW}.parquet")
-    trained.lists.write_parquet(folder / _LISTS)
+    with_gone(trained.lists, folder / _LISTS).write_parquet(folder / _LISTS)
+
+
+def with_gone(lists: pl.DataFrame, before: Path) -> pl.DataFrame:
+    """Lists, and as empty ones those that a file has beside them: to be taken out."""
+    if not before.exists():
+        return lists
+    gone = pl.read_parquet(before).join(lists, ["segment", "area"], how="anti")
+    return pl.concat([lists, gone.with_columns(pl.col("item_ids", "scores").list.head(0))])
 
 
 def _frame(view: str, ids: list[str], rows: InputRows) -> pl.DataFrame:

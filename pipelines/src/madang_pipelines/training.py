@@ -88,10 +88,12 @@ def train_all(
     registry: ModelRegistry,
     recipe: Recipe = Recipe(),
     progress: Progress = lambda step, share: None,
+    segments_before: pl.DataFrame | None = None,
 ) -> Trained:
     """Train on all periods but the last, and make the new versions champions.
 
-    `progress` is called with a step's name and the share done.
+    `progress` is called with a step's name and the share done; `segments_before` are the segments
+    of the training before, whose numbers cohorts keep.
     """
     progress("features", 0.0)
     builder = FeatureBuilder(tables)
@@ -171,7 +173,7 @@ def train_all(
     for name, version in versions.items():
         registry.set_alias(name, CHAMPION, version)
     bundle = TowerBundle(registry.load(TOWER, tower_version), threads=1, exact_below=0)
-    segments = user_segments(tables, bundle, users)
+    segments = user_segments(tables, bundle, users, segments_before)
     lists = segment_lists(tables, segments)
     progress("registering", 1.0)
     frames = tables.frames
