@@ -130,7 +130,7 @@ def test_a_segment_leans_on_everybody_as_far_as_pooling_goes():
     drawn = draws.draw("cohort=1", ["a", "b", "new"])
     everybody = 991 / (9900 + 1 + 99 * 0.99)  # the surface earns a little more than 1 %
     assert drawn.rates[0].mean() == pytest.approx(6 / (6 / everybody + 300), rel=0.05)
-    assert drawn.impressions.tolist() == [300, 0, 0]
+    assert drawn.impressions.tolist() == [300, 90_000, 0]
     assert drawn.rates[1].mean() == pytest.approx(90 / 90_000, rel=0.05), "only all know it"
     assert drawn.rates[2].mean() == pytest.approx(0.0108, rel=0.1)
     assert draws.draw("all", ["a"]).rates.mean() == pytest.approx(everybody, rel=0.02)
@@ -403,7 +403,7 @@ def test_a_batch_is_made_when_something_changed(log, run, clock):
     assert list(made.item_ids) == ["a", "b"]
     assert {s.segment for s in made.segments} == {"all", "cohort=3", "demographic=21"}
     drawn = BatchDraws(made).draw("cohort=3", ["b", "a"])
-    assert drawn.impressions.tolist() == [0, 7]
+    assert drawn.impressions.tolist() == [1, 7], "of everybody where the segment has none"
     assert drawn.rewards.tolist() == [0, 2]
     again = MemoryCompactedLog()
     BatchMaker(log, again, {"home": POLICY}, 10.0).make(clock[0])

@@ -56,7 +56,7 @@ def wire(host: ServiceHost, settings: ConsumerSettings) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}"
     store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
     surfaces = load_surfaces(settings.surfaces)
-    policies = {name: s.bandit for name, s in surfaces.items() if s.bandit}
+    policies = {surface: s.bandit for surface, s in surfaces.items() if s.bandit}
     groups = [GROUP]
     groups += [BANDIT_GROUP] if policies else []
     groups += [ARCHIVE_GROUP] if settings.archive_url else []

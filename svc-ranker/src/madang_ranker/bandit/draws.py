@@ -1,7 +1,7 @@
 """The rankings of a batch, drawn once and shared by all requests until the next."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from zlib import crc32
 
@@ -61,14 +61,15 @@ class BatchDraws:
         seeds = [batch.seed]
         self._unseen = _draw(np.repeat(prior, _UNSEEN, axis=1), batch.rankings, seeds)
         priors = segment_prior(everybody, batch.pooling) if batch.pooling else prior
-        # What a segment has no counts of is drawn from its prior there.
-        self._unseen_here = _draw(
-            np.broadcast_to(priors, everybody.shape), batch.rankings, [*seeds, _ELSEWHERE]
-        )
         self._segments = {
             s.segment: _segment(s, prior if s.segment == EVERYBODY else priors, batch)
             for s in batch.segments
         }
+        # A segment that has no counts of an arm: everybody's counts, but drawn from its prior.
+        self._elsewhere: Segment | None = None
+        if batch.pooling and (all_counts := self._segments.get(EVERYBODY)):
+            rates = _draw(priors, batch.rankings, [batch.seed, _ELSEWHERE])
+            self._elsewhere = replace(all_counts, rates=rates[all_counts.row_of_arm >= 0])
 
     def ranking_of(self, user_id: str, hour: int) -> int:
         """The ranking that a user has in an hour, in [0, rankings)."""
@@ -76,15 +77,14 @@ class BatchDraws:
         return int.from_bytes(digest, "little") % self.rankings
 
     def draw(self, segment: str, item_ids: Sequence[str]) -> Drawn:
-        """Look up the draws of items. Those without counts in the segment have draws of the prior:
-        there, or by their id if nobody has seen them."""
+        """Look up the draws of items. Those without counts in the segment have draws of its prior
+        and everybody's counts; those that nobody has seen have draws of the prior by their id."""
         n = len(item_ids)
         rates = self._unseen[[crc32(i.encode()) % _UNSEEN for i in item_ids]].astype(np.float32)
         impressions, rewards = np.zeros(n, np.uint32), np.zeros(n, np.uint32)
         arms = np.array([self._arm_of.get(i, -1) for i in item_ids], np.int64)
-        rates[arms >= 0] = self._unseen_here[arms[arms >= 0]]
-        if known := self._segments.get(segment):
-            rows = np.where(arms >= 0, known.row_of_arm[arms], -1) if len(self._arm_of) else arms
+        for known in filter(None, (self._elsewhere, self._segments.get(segment))):
+            rows = np.where(arms >= 0, known.row_of_arm[arms], -1)
             counted = rows >= 0
             rates[counted] = known.rates[rows[counted]]
             impressions[counted] = known.impressions[rows[counted]]

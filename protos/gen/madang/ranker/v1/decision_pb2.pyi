@@ -190,7 +190,7 @@ class Exploration(_message.Message):
     batch_id: _builtins.str
     """batch_id of the counts that were drawn from."""
     segment: _builtins.str
-    """segment of the user whose counts they are."""
+    """segment of the user that was drawn for."""
     ranking: _builtins.int
     """ranking that was taken, from 0."""
     rankings: _builtins.int
@@ -200,7 +200,9 @@ class Exploration(_message.Message):
     rates: _builtins.bytes
     """rates that were drawn of the explored items, float32 [n]; 0 for the others."""
     pool_impressions: _builtins.bytes
-    """pool_impressions are their impressions in the window, uint32 [k]."""
+    """pool_impressions are their impressions in the window, uint32 [k]: the segment's, or everybody's
+    where it has none.
+    """
     pool_rewards: _builtins.bytes
     """pool_rewards are their rewards in the window, uint32 [k]."""
     @_builtins.property

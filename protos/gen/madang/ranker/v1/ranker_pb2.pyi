@@ -568,15 +568,15 @@ class BanditDraw(_message.Message):
     batch_id: _builtins.str
     """batch_id of the counts that were drawn from."""
     segment: _builtins.str
-    """segment of the user whose counts they are."""
+    """segment of the user that was drawn for."""
     ranking: _builtins.int
     """ranking that the user had in this hour, from 0."""
     rankings: _builtins.int
     """rankings of the batch; the propensity is a share of them."""
     impressions: _builtins.int
-    """impressions of the item in the window."""
+    """impressions of the item in the window: the segment's, or everybody's where it has none."""
     rewards: _builtins.int
-    """rewards of the item in the window."""
+    """rewards of the item in the window, likewise."""
     rate: _builtins.float
     """rate that was drawn from the posterior."""
     pool: _builtins.int
