@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 
 from google.protobuf.message import DecodeError
 
@@ -71,7 +72,7 @@ class BanditCounter:
         while not stop.is_set():
             entries = patiently(stop, lambda: self._log.take(BANDIT_GROUP, self._name, BATCH, 1.0))
             if entries:
-                patiently(stop, lambda taken=entries: self._count(taken))  # type: ignore[misc]
+                patiently(stop, partial(self._count, entries))
 
     def _count(self, entries: list[Entry]) -> list[Entry]:
         events = {entry.position: _event(entry) for entry in entries}
