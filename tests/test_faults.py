@@ -176,9 +176,7 @@ def test_a_new_champion_is_swapped_in_without_a_failed_request(own_mesh, own_cli
         assert wait_for(tower_serves)
         time.sleep(0.5)
     assert not loop.errors
-    busy = frozenset({"ranker"})  # a machine with other work may shed candidates now and then
-    assert set(loop.seen) <= {frozenset(), busy}
-    assert loop.seen[busy] < 0.05 * loop.seen.total()
+    assert set(loop.seen) == {frozenset()}
 
 
 def test_bad_champions_are_not_served(own_mesh, own_clients, registry, workspace):
