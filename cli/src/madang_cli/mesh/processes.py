@@ -1,11 +1,13 @@
 """Child processes that are waited for, watched and stopped."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 
@@ -13,11 +15,29 @@ class ProcessFailedError(Exception):
     """A process ended or did not get ready; the message ends with its last lines."""
 
 
+# Below the ports that systems give to clients: one that retries could else take, as its own, the
+# port that its server is about to listen on.
+_PORTS = range(20_000, 30_000)
+
+
+def free_ports(n: int) -> list[int]:
+    """Different TCP ports that are free on loopback now."""
+    drawn = random.sample(_PORTS, len(_PORTS))
+    return list(islice(filter(_is_free, drawn), n))
+
+
 def free_port() -> int:
     """A TCP port that is free on loopback now."""
+    return free_ports(1)[0]
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 class ManagedProcess:
