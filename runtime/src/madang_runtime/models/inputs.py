@@ -85,11 +85,14 @@ class ViewInputs:
             MadangError: FEATURE_NOT_FOUND when one that the model reads is missing;
                 SHAPE_MISMATCH when a dtype or dimension differs; or as `block_columns`.
         """
-        given = [
-            (tuple(block.features), *block_columns(block, n, f"{field}[{i}]"))
-            for i, block in enumerate(blocks)
-        ]
-        return InputRows(self._ints.gather(given, n, field), self._floats.gather(given, n, field))
+        ints, floats = self._ints.find(blocks, n), self._floats.find(blocks, n)
+        if ints is None or floats is None:
+            given = [
+                (tuple(block.features), *block_columns(block, n, f"{field}[{i}]"))
+                for i, block in enumerate(blocks)
+            ]
+            ints, floats = self._ints.gather(given, n, field), self._floats.gather(given, n, field)
+        return InputRows(ints, floats)
 
     def columns(self) -> list[Column]:
         """Where each feature lies; names are `view.feature`."""
@@ -133,6 +136,10 @@ class _Columns:
         self._dtype = np.dtype(np.float32 if kind == "f" else np.int64)
         self._names = [f"{f.view}.{f.name}" for f in refs]
         self._dims = [f.dim for f in refs]
+        self._whole = tensor_pb2.FeatureBlock(features=self._names, dims=self._dims)
+        self._whole.values.dtype = (
+            tensor_pb2.D_TYPE_FLOAT32 if kind == "f" else tensor_pb2.D_TYPE_INT64
+        )
 
     def columns(self) -> list[Column]:
         """Where each feature lies."""
@@ -154,6 +161,28 @@ class _Columns:
         cells = np.repeat(absent, self._dims, axis=1)
         return np.where(cells, self._dtype.type(self._nothing), values)
 
+    def find(self, blocks: Sequence[tensor_pb2.FeatureBlock], n: int) -> Array | None:
+        """The matrix of a block that is as the model reads it; None if there is none such."""
+        whole = self._whole
+        for block in blocks:
+            values, statuses = block.values, block.statuses
+            if (
+                block.features == whole.features
+                and block.dims == whole.dims
+                and values.dtype == whole.values.dtype
+                and values.shape == [n, self.width]
+                and len(values.data) == n * self.width * self._dtype.itemsize
+                and len(statuses) in (0, n * len(self._names))
+            ):
+                matrix = np.frombuffer(values.data, self._dtype).reshape(n, self.width)
+                if not np.isfinite(matrix).all():
+                    return None
+                if statuses.count(_PRESENT) == len(statuses):
+                    return matrix
+                by_row = np.frombuffer(statuses, np.uint8).reshape(n, -1)
+                return self.without_absent(matrix, by_row)
+        return None
+
     def gather(self, given: Sequence[_Given], n: int, field: str) -> Array:
         """The columns of the blocks that hold this dtype's features. Raises: see `pack_named`."""
         own = [block for block in given if block[1].dtype.kind == self._kind]
@@ -161,8 +190,6 @@ class _Columns:
         dims = [dim for block in own for dim in block[2]]
         if not self.refs:
             return self.absent(n)
-        if len(own) == 1 and names == self._names and dims == self._dims:
-            return self.without_absent(own[0][1], own[0][3])
         ends = np.cumsum([0, *dims])
         positions = [self._position(ref, names, given, field) for ref in self.refs]
         for ref, at in zip(self.refs, positions, strict=True):
