@@ -49,6 +49,7 @@ def test_no_latent_value_reaches_a_table(city):
 def test_orders_follow_clicks_and_ads_keep_to_their_budgets(city):
     frames = city.tables.frames
     assert frames["impressions"].filter(pl.col("ordered") & ~pl.col("clicked")).is_empty()
+    assert frames["impressions"].filter(pl.col("hidden") & pl.col("clicked")).is_empty()
     ads = frames["items"].filter(pl.col("kind") == 2).select("item_id", "bid", "daily_budget")
     shown = (
         frames["impressions"]
@@ -174,10 +175,8 @@ def test_the_exported_dcn_scores_as_torch_does(dcn):
     session = ort.InferenceSession(export(model, examples))
     names = [i.name for i in session.get_inputs()]
     arguments = [t.numpy() for t in tensors(examples, rows)]
-    click, order = session.run(["click", "order"], dict(zip(names, arguments, strict=True)))
-    expected_click, expected_order = predict(model, examples)
-    assert click == pytest.approx(expected_click[:300], abs=1e-5)
-    assert order == pytest.approx(expected_order[:300], abs=1e-5)
+    found = session.run(["click", "order", "hide"], dict(zip(names, arguments, strict=True)))
+    assert np.stack(found, axis=1) == pytest.approx(predict(model, examples)[:300], abs=1e-5)
 
 
 def test_the_common_part_computed_once_changes_nothing(dcn):

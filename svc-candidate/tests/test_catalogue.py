@@ -56,7 +56,7 @@ def log():
 
 @pytest.fixture
 def editor(log, store):
-    return CatalogueEditor(log, MemoryCompactedLog(), store)
+    return CatalogueEditor(log, MemoryCompactedLog(), MemoryCompactedLog(), store)
 
 
 def item(item_id, **fields):

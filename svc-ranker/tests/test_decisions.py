@@ -240,8 +240,14 @@ def test_an_explanation_has_terms_reasons_and_contributions(scorer, explain):
 def test_a_contribution_is_what_the_score_loses_without_the_value(scorer, explain):
     decision = versioned(scorer)
     (price,) = (f for f in explain(decision).features if f.feature == "item_profile.price")
+    lost = lost_without(scorer, decision, price.feature, 0)
+    assert price.contribution == pytest.approx(lost @ [1, 4, 0], abs=1e-5)
+
+
+def lost_without(scorer, decision, feature, i):
+    """By how much P(click), P(order) and P(hide) of an item fall without a feature's value."""
     items = scorer.item_inputs.unpack(decision.item_ints, decision.item_floats)
-    column = next(c for c in scorer.item_inputs.columns() if c.name == price.feature)
+    column = next(c for c in scorer.item_inputs.columns() if c.name == feature)
     context = InputRows(
         np.frombuffer(decision.context_ints, "<i8").reshape(1, -1),
         np.frombuffer(decision.context_floats, "<f4").reshape(1, -1),
@@ -251,8 +257,23 @@ def test_a_contribution_is_what_the_score_loses_without_the_value(scorer, explai
         scorer.score(ScoreRequest(user, context, rows))
         for rows in (items, scorer.item_inputs.without(items, column))
     )
-    utility = [s.click[0] + 4 * s.order[0] for s in (with_, without)]
-    assert price.contribution == pytest.approx(utility[0] - utility[1], abs=1e-5)
+    return np.subtract(*([s.click[i], s.order[i], s.hide[i]] for s in (with_, without)))
+
+
+def test_an_ad_is_explained_by_what_it_pays_and_how_it_annoys(scorer, explain):
+    decision = versioned(scorer)
+    assert [t.name for t in explain(decision).terms] == ["click", "order"]
+    decision.hides = np.array([0.25, 0.5], "<f4").tobytes()
+    decision.bids = np.array([0, 200], "<f4").tobytes()
+    decision.annoyance_weight, decision.revenue_weight = 2.0, 0.25
+    answer = explain(decision, "i1")
+    click = next(t.value for t in answer.terms if t.name == "click")
+    terms = {t.name: (t.weight, t.value) for t in answer.terms}
+    assert terms["annoyance"] == (-2, 0.5)
+    assert terms["revenue"] == (0.25, pytest.approx(200 * click))
+    (price,) = (f for f in answer.features if f.feature == "item_profile.price")
+    lost = lost_without(scorer, decision, price.feature, 1)
+    assert price.contribution == pytest.approx(lost @ [1 + 0.25 * 200, 4, -2], abs=1e-5)
 
 
 def test_an_explanation_tells_the_draw_of_what_the_bandit_put_there(explain):

@@ -14,7 +14,7 @@ from madang_pipelines.training import RANKER
 from madang_ranker.fallback import Fallback, pack_fallback
 from madang_ranker.paging import Page, next_token, parse_page
 from madang_ranker.reasons import Reasons
-from madang_ranker.scoring import DcnScorer, ScoreRequest, batch_tensors
+from madang_ranker.scoring import DcnScorer, ScoreRequest, Scores, batch_tensors
 from madang_ranker.shedding import candidates_under
 from madang_ranker.surfaces import find_surface, load_surfaces
 from madang_runtime.errors import MadangError, reason
@@ -54,8 +54,11 @@ def test_surfaces_come_from_yaml(tmp_path):
     surfaces = load_surfaces(None)
     assert find_surface(surfaces, "") is surfaces["home"]
     assert refused(lambda: find_surface(surfaces, "x")) == reason.ERROR_REASON_SURFACE_NOT_FOUND
-    click, order = np.array([0.5, 0.1], np.float32), np.array([0.1, 0.1], np.float32)
-    assert surfaces["home"].utility(click, order) == pytest.approx([0.9, 0.5])
+    click, order, hide = np.array([[0.5, 0.1], [0.1, 0.1], [0.2, 0]], np.float32)
+    scores, bids = Scores(click, order, hide), np.array([100, 0], np.float32)
+    assert surfaces["home"].utility(scores, bids) == pytest.approx([0.9, 0.5])
+    assert surfaces["ads"].utility(scores) == pytest.approx([0.5 + 0.2 - 0.4, 0.3])
+    assert surfaces["ads"].utility(scores, bids) == pytest.approx([0.3 + 0.002 * 100 * 0.5, 0.3])
     path = tmp_path / "s.yaml"
     path.write_text("home: {click_weight: -1}")
     with pytest.raises(ValidationError):

@@ -95,10 +95,10 @@ class Lists:
     def ours(self, s: int, allowed: Rows) -> Rows:
         """Rows of all candidates of session s, as Recommend orders them."""
         query = self._query(s, allowed)
-        rows = self._retrieval.retrieve(query).rows
+        rows = self._retrieval.retrieve(query, self._surface.sources).rows
         items = InputRows(self._items.ints[rows], self._items.floats[rows])
         scores = self._scorer.score(ScoreRequest(query.user, _row(self.context, s), items))
-        utility = self._surface.utility(scores.click, scores.order)
+        utility = self._surface.utility(scores)
         return rows[np.argsort(-utility, kind="stable")]
 
     def of_cohort(self, s: int, allowed: Rows) -> Rows:
@@ -112,6 +112,7 @@ class Lists:
             bundle=self.bundle,
             index=self.bundle.index,
             user=user,
+            context=context,
             user_vector=self.bundle.user_vectors(user, context)[0],
             recent=np.empty(0, np.int64),
             allowed=allowed,

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from madang_candidate.ad_train import AdExamples
 from madang_candidate.train import TowerExamples
 from madang_pipelines.features import FeatureBuilder, look_up
 from madang_pipelines.tables import Tables
@@ -76,6 +77,21 @@ def dcn_examples(
         item_row=shown["period"].to_numpy() * snapshots.item_count + item,
         clicked=shown["clicked"].to_numpy(),
         ordered=shown["ordered"].to_numpy(),
+        hidden=shown["hidden"].to_numpy(),
+    )
+
+
+def ad_examples(impressions: DcnExamples) -> AdExamples:
+    """The impressions of ads, and of shops: an ad is clicked for what it shows."""
+    session = impressions.session
+    context = impressions.context
+    return AdExamples(
+        users=impressions.users,
+        items=impressions.items,
+        user_row=impressions.user_row[session],
+        item_row=impressions.item_row,
+        context=InputRows(context.ints[session], context.floats[session]),
+        clicked=impressions.clicked,
     )
 
 

@@ -65,6 +65,7 @@ def add_negatives(
         item_row=np.concatenate([impressions.item_row, negative[kept]]),
         clicked=np.concatenate([impressions.clicked, none]),
         ordered=np.concatenate([impressions.ordered, none]),
+        hidden=np.concatenate([impressions.hidden, none]),
     )
 
 

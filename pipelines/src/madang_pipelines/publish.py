@@ -25,8 +25,9 @@ from madang_pipelines.training import Trained
 from madang_runtime.columns import block
 from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
 
-_ROWS_A_MESSAGE, _LISTS_A_MESSAGE = 2000, 500
-_LISTS = "segment_lists.parquet"
+_ROWS_A_MESSAGE, _LISTS_A_MESSAGE, _CAMPAIGNS_A_MESSAGE = 2000, 500, 1000
+_LISTS, _CAMPAIGNS = "segment_lists.parquet", "campaigns.parquet"
+_MICROS = 1_000_000
 _START_SECONDS = 60.0
 _KINDS: tuple[tuple[str, type[np.generic]], ...] = (("FLOAT32", np.float32), ("INT64", np.int64))
 
@@ -38,8 +39,9 @@ def saved_segments(folder: Path) -> pl.DataFrame | None:
 
 
 def save_features(trained: Trained, folder: Path) -> None:
-    """Write one Parquet file a view: `entity_id` and a column a feature, null where unknown; and
-    one of lists, in which those that an earlier training saved and this one lacks are empty."""
+    """Write one Parquet file a view: `entity_id` and a column a feature, null where unknown; one of
+    lists, in which those that an earlier training saved and this one lacks are empty; and one of
+    campaigns."""
     folder.mkdir(parents=True, exist_ok=True)
     for view, ids, rows in (
         (USER_VIEW, trained.user_ids, trained.users),
@@ -48,6 +50,7 @@ def save_features(trained: Trained, folder: Path) -> None:
         _frame(view, ids, rows).write_parquet(folder / f"{view}.parquet")
     trained.segments.write_parquet(folder / f"{SEGMENT_VIEW}.parquet")
     with_gone(trained.lists, folder / _LISTS).write_parquet(folder / _LISTS)
+    trained.campaigns.write_parquet(folder / _CAMPAIGNS)
 
 
 def with_gone(lists: pl.DataFrame, before: Path) -> pl.DataFrame:
@@ -67,7 +70,7 @@ def _frame(view: str, ids: list[str], rows: InputRows) -> pl.DataFrame:
 
 
 def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lambda _: None) -> int:
-    """Apply all views and write the Parquet files' rows and lists through the gateway.
+    """Apply all views and write the Parquet files' rows, lists and campaigns through the gateway.
 
     Returns:
         the number of feature rows written.
@@ -82,6 +85,9 @@ def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lamb
         for part in pl.read_parquet(folder / _LISTS).iter_slices(_LISTS_A_MESSAGE):
             lists = candidate_pb2.UpsertListsRequest(lists=upserts(part))
             _patiently(partial(candidates.UpsertLists, lists, timeout=60))
+        for part in pl.read_parquet(folder / _CAMPAIGNS).iter_slices(_CAMPAIGNS_A_MESSAGE):
+            campaigns = candidate_pb2.UpsertCampaignsRequest(campaigns=campaign_upserts(part))
+            _patiently(partial(candidates.UpsertCampaigns, campaigns, timeout=60))
         published = USER_VIEW, ITEM_VIEW, SEGMENT_VIEW
         frames = {v: pl.read_parquet(folder / f"{v}.parquet") for v in published}
         total, written = sum(map(len, frames.values())), 0
@@ -90,6 +96,18 @@ def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lamb
             written += answer.rows_written
             progress(written / max(total, 1))
     return written
+
+
+def campaign_upserts(campaigns: pl.DataFrame) -> list[candidate_pb2.Campaign]:
+    """Rows of item_id, bid and daily_budget as UpsertCampaigns takes them."""
+    return [
+        candidate_pb2.Campaign(
+            item_id=item_id,
+            bid_micros=round(bid * _MICROS),
+            daily_budget_micros=round(budget * _MICROS),
+        )
+        for item_id, bid, budget in campaigns.iter_rows()
+    ]
 
 
 def _patiently(call: Callable[[], object]) -> None:

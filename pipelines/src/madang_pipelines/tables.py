@@ -52,13 +52,14 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "longitude": pl.Float64(),
         "period": pl.Int64(),
     },
-    # One row an item shown in a session, from position 0.
+    # One row an item shown in a session, from position 0, and what the user did with it.
     "impressions": {
         "session_id": pl.Int64(),
         "item_id": pl.String(),
         "position": pl.Int64(),
         "clicked": pl.Boolean(),
         "ordered": pl.Boolean(),
+        "hidden": pl.Boolean(),
     },
     # One row an action. `type` is "click" or "order"; a check-in counts as an order.
     "actions": {

@@ -11,6 +11,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from madang.common.v1 import place_pb2
+from madang_candidate.ad_train import (
+    AdTraining,
+    ad_vectors,
+    export_ad,
+    export_query,
+    train_ads,
+)
 from madang_candidate.ann import build_ann
 from madang_candidate.cells import delivery_cells
 from madang_candidate.index import pack_columns
@@ -25,7 +33,7 @@ from madang_candidate.train import (
 )
 from madang_candidate.train import train as train_towers
 from madang_pipelines.cohorts import user_segments
-from madang_pipelines.examples import Snapshots, dcn_examples, tower_examples
+from madang_pipelines.examples import Snapshots, ad_examples, dcn_examples, tower_examples
 from madang_pipelines.features import (
     ITEM_VIEW,
     USER_VIEW,
@@ -46,6 +54,7 @@ from madang_runtime.models.registry import CHAMPION, ModelRegistry
 TOWER, RANKER = "two-tower", "ranker"
 _DELIVERY_RESOLUTION = 8
 _FALLBACK_ITEMS = 60
+_AD_DIMENSION = 32
 _VIEWS = (USER_VIEW, ITEM_VIEW)
 
 Progress = Callable[[str, float], None]
@@ -57,6 +66,7 @@ class Recipe:
     """How long to train, and how big; `dcn_sizes` are fields of DcnConfig."""
 
     towers: TowerTraining = field(default_factory=TowerTraining)
+    ads: AdTraining = field(default_factory=AdTraining)
     dcn: DcnTraining = field(default_factory=DcnTraining)
     tower_dimension: int = 64
     dcn_sizes: dict[str, Any] = field(default_factory=dict)
@@ -71,6 +81,7 @@ class Trained:
         users, items: the rows that the feature store should serve, one a user or item.
         user_ids, item_ids: whose rows they are.
         segments: the rows of the view user_segments.
+        campaigns: item_id, bid and daily_budget of the ads that have either.
         lists: the lists of segments, as `segment_lists` makes them.
     """
 
@@ -80,6 +91,7 @@ class Trained:
     user_ids: list[str]
     item_ids: list[str]
     segments: pl.DataFrame
+    campaigns: pl.DataFrame
     lists: pl.DataFrame
 
 
@@ -132,12 +144,35 @@ def train_all(
         lambda share: progress("ranker", share),
     )
 
+    kinds = tables.frames["items"]["kind"].to_numpy()
+    trained_ads = None
+    if (kinds == place_pb2.ITEM_KIND_AD).any() and tables.real_impressions:
+        of_ads = ad_examples(impressions)
+        trained_ads = train_ads(
+            of_ads,
+            TowerConfig(**sizes, dimension=_AD_DIMENSION, small=_AD_DIMENSION),
+            features,
+            _VIEWS,
+            recipe.ads,
+            lambda share: progress("ads", share),
+        )
+
     progress("registering", 0.0)
     _hush_exporter()
     users, items = builder.users(tables.test_period), builder.items(tables.test_period)
     vectors = item_vectors(towers, items)
+    ad_files: dict[str, bytes] = {}
+    ad_columns: dict[str, Array] = {}
+    if trained_ads:
+        ad_files = {
+            "ad_query.onnx": export_query(trained_ads, of_ads),
+            "ads.onnx": export_ad(trained_ads, of_ads),
+        }
+        rows = np.flatnonzero(kinds == place_pb2.ITEM_KIND_AD)
+        of_rows = InputRows(items.ints[rows], items.floats[rows])
+        ad_columns = {"ad_rows": rows, "ad_vectors": ad_vectors(trained_ads, of_rows)}
     popular, slots = _popularity(tables, builder)
-    columns = _item_columns(tables, items, vectors)
+    columns = _item_columns(tables, items, vectors) | ad_columns
     shared = {"utc_offset_hours": tables.clock.utc_offset_hours, "data": tables.name}
     tower_version = registry.register(
         TOWER,
@@ -147,6 +182,7 @@ def train_all(
             "items.npz": pack_columns(columns),
             "ann.faiss": build_ann(vectors),
             "popular.npz": pack_columns(popular),
+            **ad_files,
         },
         features=features,
         parameters=shared
@@ -184,6 +220,9 @@ def train_all(
         frames["users"]["user_id"].to_list(),
         frames["items"]["item_id"].to_list(),
         segments,
+        frames["items"]
+        .select("item_id", "bid", "daily_budget")
+        .filter((pl.col("bid") > 0) | (pl.col("daily_budget") > 0)),
         lists,
     )
 
@@ -271,6 +310,7 @@ def quick(recipe: Recipe = Recipe()) -> Recipe:
     return replace(
         recipe,
         towers=TowerTraining(epochs=1, batch=256, uniform_negatives=128),
+        ads=AdTraining(epochs=1, batch=512),
         dcn=DcnTraining(epochs=1, batch=1024),
         dcn_sizes={"item_dimension": 16, "dimension": 8, "cross_layers": 2, "hidden": (64, 32)},
     )

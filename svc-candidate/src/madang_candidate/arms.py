@@ -1,12 +1,12 @@
 """The filter layer of the bandit: which of the arms at hand are worth a try."""
 
 from collections.abc import Sequence
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from madang.ranker.v1 import bandit_pb2
+from madang_candidate.chance import chances
 from madang_candidate.index import Floats, ItemIndex, Rows, top
 from madang_runtime.changelog.table import LogTable
 from madang_runtime.segments import EVERYBODY
@@ -46,8 +46,7 @@ class SurfaceArms:
         self._bounds: dict[str, Floats] = {}
         self._everybody = self._counts(EVERYBODY)
         self._fresh = self._everybody[0] < batch.fresh_below
-        ids = np.array([crc32(i.encode()) for i in index.ids], np.uint64)
-        self._chance = _mixed(ids ^ np.uint64(batch.seed))
+        self._chance = chances(index.seeds, batch.seed)
         self._chance[index.unknown] += 1  # what is new comes before what is little known
 
     def propose(self, segments: Sequence[str], allowed: Rows) -> tuple[Rows, Floats]:
@@ -105,10 +104,3 @@ class ArmFilter:
         if arms is None or arms.batch is not batch or arms.index is not index:
             arms = self._arms[surface] = SurfaceArms(batch, index)
         return arms
-
-
-def _mixed(numbers: NDArray[np.uint64]) -> Floats:
-    """Numbers to [0, 1) as if by chance (the finaliser of splitmix64)."""
-    mixed = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return ((mixed ^ (mixed >> np.uint64(31))) / 2.0**64).astype(np.float32)

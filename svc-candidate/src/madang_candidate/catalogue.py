@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from madang.candidate.v1 import candidate_pb2 as pb
+from madang.common.v1 import place_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang_candidate.cells import cells_around
 from madang_candidate.dependencies import Features
@@ -81,7 +82,9 @@ class Catalogue:
 
     def _live(self, bundle: TowerBundle, items: list[pb.Item]) -> dict[str, LiveItem]:
         resolution = bundle.index.trained.resolution
-        vectors = bundle.item_vectors(self._rows(bundle, [item.item_id for item in items]))
+        features = self._rows(bundle, [item.item_id for item in items])
+        vectors = bundle.item_vectors(features)
+        of_ads = bundle.ads.vectors(features) if bundle.ads else [None] * len(items)
         return {
             item.item_id: LiveItem(
                 item.item_id,
@@ -93,8 +96,9 @@ class Catalogue:
                 )
                 if item.delivery_radius_km
                 else None,
+                of_ad if item.kind == place_pb2.ITEM_KIND_AD else None,
             )
-            for item, vector in zip(items, vectors, strict=True)
+            for item, vector, of_ad in zip(items, vectors, of_ads, strict=True)
         }
 
     def _rows(self, bundle: TowerBundle, item_ids: list[str]) -> InputRows:

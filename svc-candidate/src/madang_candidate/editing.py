@@ -1,4 +1,4 @@
-"""UpsertItems, DeleteItems and UpsertLists: into the logs from which every replica takes them."""
+"""What is put in and taken out: into the logs from which every replica takes it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,18 +21,26 @@ ITEMS, ITEMS_TOKEN = "items", "it1"
 LISTS, LISTS_TOKEN = "lists", "sl1"
 """The compacted log of segments' lists, and its part of a freshness token."""
 
+CAMPAIGNS, CAMPAIGNS_TOKEN = "campaigns", "ca1"
+"""The compacted log of ads' campaigns, and its part of a freshness token."""
+
 
 class CatalogueEditor:
-    """The domain of the three RPCs.
+    """The domain of the four RPCs.
 
     Args:
-        items, lists: the logs.
+        items, lists, campaigns: the logs.
         write_features: the feature store.
     """
 
     def __init__(
-        self, items: CompactedLog, lists: CompactedLog, write_features: WriteFeatures
+        self,
+        items: CompactedLog,
+        lists: CompactedLog,
+        campaigns: CompactedLog,
+        write_features: WriteFeatures,
     ) -> None:
+        self._campaigns = campaigns
         self._items = items
         self._lists = lists
         self._write_features = write_features
@@ -83,6 +91,14 @@ class CatalogueEditor:
             }
         )
         return pb.UpsertListsResponse(freshness_token=token(LISTS_TOKEN, position))
+
+    def upsert_campaigns(self, request: pb.UpsertCampaignsRequest) -> pb.UpsertCampaignsResponse:
+        """Answer UpsertCampaigns. Raises: MadangError FIELD_INVALID, STORE_UNAVAILABLE."""
+        _check_distinct([campaign.item_id for campaign in request.campaigns], "campaigns")
+        position = self._campaigns.write(
+            {c.item_id: None if c.ended else c.SerializeToString() for c in request.campaigns}
+        )
+        return pb.UpsertCampaignsResponse(freshness_token=token(CAMPAIGNS_TOKEN, position))
 
 
 def _check_list(made: pb.SegmentList, field: str) -> None:

@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from madang.common.v1 import place_pb2
 from madang_candidate.ann import AnnIndex
 from madang_candidate.cells import CellItems
+from madang_candidate.chance import seeds
 from madang_runtime.errors import Code, MadangError, reason
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
+
+
+_NO_ROWS, _NO_VECTORS = np.empty(0, np.int64), np.empty((0, 1), np.float32)
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class LiveItem:
         item_id, kind: of it.
         open_hours: bit h for local hour h.
         vector: float32 [d], of length 1.
+        ad_vector: that of an ad among ads; None of others, or where there are no ad networks.
         cells: H3 cells to which it delivers, uint64; None for everywhere.
     """
 
@@ -33,6 +38,33 @@ class LiveItem:
     open_hours: int
     vector: Floats
     cells: NDArray[np.uint64] | None
+    ad_vector: Floats | None = None
+
+
+class AdVectors:
+    """Vectors of those rows of an index that are ads.
+
+    Args:
+        rows: of the ads, ascending.
+        vectors: float32 [len(rows), d], of length 1.
+        items: how many rows the index has.
+    """
+
+    def __init__(self, rows: Rows, vectors: Floats, items: int) -> None:
+        self._vectors = vectors
+        self._at = np.full(items, -1, np.int32)
+        self._at[rows] = np.arange(len(rows))
+
+    def among(self, rows: Rows) -> Rows:
+        """Those of some rows that are ads."""
+        return rows[self._at[rows] >= 0]
+
+    def search(self, vector: Floats, ads: Rows, k: int) -> tuple[Rows, Floats]:
+        """The k of some ads of largest dot product with a vector, best first: exact, since
+        thousands are scored in less time than an approximate index takes to filter them."""
+        scores = self._vectors[self._at[ads]] @ vector
+        best = top(scores, k)
+        return ads[best], scores[best]
 
 
 class TrainedItems:
@@ -42,7 +74,8 @@ class TrainedItems:
         columns: `ids` (S), `codes` (i8, the `item_code` feature), `kinds` (u1), `vectors` (f4
             [n, d], length 1), `open_hours` (u4, bit h for local hour h), and the deliverable cells
             as `cells` (u8, sorted), `cell_starts` (i8, one more than cells) and `cell_items` (i8).
-            An item without cells goes everywhere.
+            An item without cells goes everywhere. `ad_rows` (i8) and `ad_vectors` (f4 [a, d'],
+            length 1), if there: the ads among the items.
         resolution: the H3 resolution of the cells.
         ann: the approximate index over all vectors.
     """
@@ -58,6 +91,9 @@ class TrainedItems:
         self.cells = CellItems.of_columns(columns)
         self.resolution = resolution
         self.ann = ann
+        self.seeds = seeds(self.ids)
+        self.ad_rows: Rows = columns.get("ad_rows", _NO_ROWS).astype(np.int64)
+        self.ad_vectors: Floats = columns.get("ad_vectors", _NO_VECTORS).astype(np.float32)
         codes = columns["codes"].astype(np.int64)
         self.row_of_code = np.full(int(codes.max(initial=0)) + 1, -1)
         self.row_of_code[codes] = np.arange(len(codes))
@@ -80,6 +116,8 @@ class ItemIndex:
 
     Attributes:
         unknown: rows of live items that the version was not trained on.
+        seeds: a number for each item, for `chances`.
+        ads: the vectors of ads.
     """
 
     def __init__(
@@ -99,6 +137,13 @@ class ItemIndex:
         hours = np.array([i.open_hours for i in live], np.uint32)
         self.open_hours = np.append(trained.open_hours, hours)
         self._live_vectors = np.array([i.vector for i in live], np.float32)
+        self.seeds = np.append(trained.seeds, seeds([i.item_id for i in live]))
+        ads = {len(trained) + i: a.ad_vector for i, a in enumerate(live) if a.ad_vector is not None}
+        self.ads = AdVectors(
+            np.append(trained.ad_rows, np.array([*ads], np.int64)),
+            np.concatenate([trained.ad_vectors, *(vector[None] for vector in ads.values())]),
+            len(self.ids),
+        )
         self._live_cells = CellItems.of_items([i.cells for i in live], len(trained))
         self._alive = np.ones(len(self.ids), bool)
         self._current: Rows = np.arange(len(self.ids))

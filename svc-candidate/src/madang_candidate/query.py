@@ -24,6 +24,7 @@ class Query:
         bundle: the model version that serves this request throughout.
         index: its items as they are now.
         user: the user's feature row; without values if no source that is asked is personal.
+        context: the request's context row.
         user_vector: shape [d]; zeros likewise.
         recent: rows of the items last acted on, newest first.
         allowed: rows that may be answered.
@@ -37,6 +38,7 @@ class Query:
     bundle: TowerBundle
     index: ItemIndex
     user: InputRows
+    context: InputRows
     user_vector: Floats
     recent: Rows
     allowed: Rows

@@ -8,9 +8,10 @@ import numpy as np
 from madang.candidate.v1 import candidate_pb2 as pb
 from madang.common.v1 import place_pb2
 from madang.feature.v1 import feature_store_pb2
+from madang_candidate.campaigns import AdCampaigns
 from madang_candidate.catalogue import Catalogue, counts_by_kind
 from madang_candidate.dependencies import Features
-from madang_candidate.editing import ITEMS_TOKEN, LISTS_TOKEN
+from madang_candidate.editing import CAMPAIGNS_TOKEN, ITEMS_TOKEN, LISTS_TOKEN
 from madang_candidate.index import ItemIndex
 from madang_candidate.query import Floats, Query, Rows
 from madang_candidate.retrieval import Candidates, Retrieval
@@ -48,7 +49,9 @@ class CandidateFinder:
         retrieval: asks the sources.
         segment_by: names the users' segments.
         catalogue: the items as they are now.
-        items, lists: keep the catalogue and the segments' lists at the state of their logs.
+        campaigns: which ads may be shown.
+        items, lists, campaign_log: keep the catalogue, the segments' lists and the campaigns at
+            the state of their logs.
     """
 
     def __init__(
@@ -58,8 +61,10 @@ class CandidateFinder:
         retrieval: Retrieval,
         segment_by: SegmentBy,
         catalogue: Catalogue,
+        campaigns: AdCampaigns,
         items: Follower,
         lists: Follower,
+        campaign_log: Follower,
     ) -> None:
         self._bundle = bundle
         self._features = features
@@ -68,6 +73,8 @@ class CandidateFinder:
         self._catalogue = catalogue
         self._items = items
         self._lists = lists
+        self._campaigns = campaigns
+        self._campaign_log = campaign_log
 
     def retrieve(self, request: pb.RetrieveRequest, stages: Stages) -> pb.RetrieveResponse:
         """Answer Retrieve.
@@ -87,15 +94,22 @@ class CandidateFinder:
             with stages.stage("user_tower"):
                 vector = bundle.user_vectors(user.row, context)[0]
         hour = int(context.ints[0, 0])
+        allowed = index.allowed(
+            deliverable, hour, request.kinds, [*request.exclude_item_ids, *user.hidden]
+        )
+        ads = self._campaigns.of(index)
+        if ads:
+            allowed, stale = self._campaigns.allowed(ads, request.user_id, allowed)
+            if stale:
+                stages.degrade("pacing", stale, "no ads whose campaign has a budget")
         query = Query(
             bundle=bundle,
             index=index,
             user=user.row,
+            context=context,
             user_vector=vector,
             recent=user.recent,
-            allowed=index.allowed(
-                deliverable, hour, request.kinds, [*request.exclude_item_ids, *user.hidden]
-            ),
+            allowed=allowed,
             latitude=place.latitude,
             longitude=place.longitude,
             hour=hour,
@@ -107,7 +121,8 @@ class CandidateFinder:
             found = self._retrieval.retrieve(query, request.sources)
         for name, error in found.late.items():
             stages.degrade(f"source {name}", error, "candidates of the other sources")
-        return _response(found, query, stages, merge(token, items_token))
+        bids = ads.bids[found.rows] if ads else None
+        return _response(found, query, stages, merge(token, items_token), bids)
 
     def _personal(self, request: pb.RetrieveRequest) -> bool:
         return any(source.personal for source in self._retrieval.asked(request.sources))
@@ -118,6 +133,7 @@ class CandidateFinder:
         """The items at the state that a token asks for, or later; and the token of that state."""
         self._items.reach(position(freshness_token, ITEMS_TOKEN))
         self._lists.reach(position(freshness_token, LISTS_TOKEN))
+        self._campaign_log.reach(position(freshness_token, CAMPAIGNS_TOKEN))
         at = self._items.position
         if (age := self._items.age) > _OLD_SECONDS:
             unread = MadangError(
@@ -210,7 +226,9 @@ class CandidateFinder:
         return answer
 
 
-def _response(found: Candidates, query: Query, stages: Stages, token: str) -> pb.RetrieveResponse:
+def _response(
+    found: Candidates, query: Query, stages: Stages, token: str, bids: Floats | None
+) -> pb.RetrieveResponse:
     index, rows = query.index, found.rows
     return pb.RetrieveResponse(
         item_ids=[index.ids[r] for r in rows.tolist()],
@@ -221,6 +239,7 @@ def _response(found: Candidates, query: Query, stages: Stages, token: str) -> pb
         source_scores=_packed(found.source_scores),
         serving_info=stages.serving_info([query.bundle.version], freshness_token=token),
         segments=query.segments,
+        bids=b"" if bids is None else _packed(bids),
     )
 
 

@@ -51,6 +51,12 @@ class CandidateServicer(candidate_pb2_grpc.CandidateServiceServicer):
         """See the proto."""
         return self._editor.upsert_lists(request)
 
+    def UpsertCampaigns(
+        self, request: pb.UpsertCampaignsRequest, context: grpc.ServicerContext
+    ) -> pb.UpsertCampaignsResponse:
+        """See the proto."""
+        return self._editor.upsert_campaigns(request)
+
     def GetIndexInfo(
         self, request: pb.GetIndexInfoRequest, context: grpc.ServicerContext
     ) -> pb.GetIndexInfoResponse:

@@ -37,6 +37,12 @@ class CandidateSettings(ServiceSettings):
     weight_popular: float = Field(0.5, ge=0, description="Weight of the popular source.")
     weight_cohort: float = Field(0.5, ge=0, description="Weight of what the cohort likes.")
     weight_explore: float = Field(0.5, ge=0, description="Weight of what the bandit should try.")
+    weight_ads: float = Field(1.0, ge=0, description="Weight of ads near user and context.")
+    pacing_stale_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="Age of the last pacing from which ads with a budget are not shown any more.",
+    )
     segments: list[str] = Field(
         [],
         description="INT64 features view.feature of one view that say in which segments a user "

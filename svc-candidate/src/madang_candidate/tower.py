@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.common.v1 import serving_info_pb2
+from madang_candidate.ads import AdNetworks
 from madang_candidate.ann import AnnIndex
 from madang_candidate.index import ItemIndex, TrainedItems, unpack_columns
 from madang_candidate.popularity import Popularity
@@ -19,11 +20,12 @@ class TowerBundle:
     """Towers, items and popularity of one version: they belong together and swap together.
 
     Files: `model.onnx` (the user tower), `items.onnx` (the item tower), `items.npz`, `ann.faiss`,
-    `popular.npz`. Parameters: `user_view`, `item_view`, `h3_resolution`, `utc_offset_hours`,
-    `time_slots`.
+    `popular.npz`; and where there are ads, `ad_query.onnx` and `ads.onnx`. Parameters: `user_view`,
+    `item_view`, `h3_resolution`, `utc_offset_hours`, `time_slots`.
 
     Attributes:
         index: the items that the version was trained on.
+        ads: the networks of ads, None where there are none.
     """
 
     def __init__(self, model: ModelFiles, *, threads: int, exact_below: int) -> None:
@@ -46,6 +48,11 @@ class TowerBundle:
         )
         self._backend = OnnxBackend(model.files["model.onnx"], threads)
         self._items = OnnxBackend(model.files["items.onnx"], threads)
+        self.ads = (
+            AdNetworks(model.files["ad_query.onnx"], model.files["ads.onnx"], threads)
+            if "ads.onnx" in model.files
+            else None
+        )
         self.user_vectors(self.user_inputs.defaults(1), self.context(0, 0.0, 0.0))  # warm up
 
     def context(self, time_ms: int, latitude: float, longitude: float) -> InputRows:

@@ -168,7 +168,7 @@ def item_vectors(towers: Towers, items: InputRows) -> Floats:
 def export_user_tower(towers: Towers, examples: TowerExamples) -> bytes:
     """The user tower as ONNX; inputs are named as the arguments of its `forward`."""
     users, context = examples.users, examples.context
-    return _export(
+    return export_network(
         towers.user,
         {
             "user_ints": users.ints,
@@ -182,10 +182,11 @@ def export_user_tower(towers: Towers, examples: TowerExamples) -> bytes:
 def export_item_tower(towers: Towers, examples: TowerExamples) -> bytes:
     """The item tower as ONNX: `ints` and `floats` of items → `vector`."""
     items = examples.items
-    return _export(towers.item, {"ints": items.ints, "floats": items.floats})
+    return export_network(towers.item, {"ints": items.ints, "floats": items.floats})
 
 
-def _export(tower: torch.nn.Module, inputs: dict[str, NDArray[np.generic]]) -> bytes:
+def export_network(tower: torch.nn.Module, inputs: dict[str, NDArray[np.generic]]) -> bytes:
+    """A network as ONNX, whose output is `vector`; `inputs` name some rows of each argument."""
     arguments = tuple(torch.from_numpy(rows[:2]) for rows in inputs.values())
     n = torch.export.Dim("n")
     program = torch.onnx.export(

@@ -2,16 +2,18 @@
 
 from madang.candidate.v1 import candidate_pb2, candidate_pb2_grpc
 from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
-from madang.ranker.v1 import bandit_pb2
+from madang.ranker.v1 import bandit_pb2, pacing_pb2
 from madang_candidate.arms import ArmFilter
+from madang_candidate.campaigns import AdCampaigns
 from madang_candidate.catalogue import Catalogue
-from madang_candidate.editing import ITEMS, LISTS, CatalogueEditor
+from madang_candidate.editing import CAMPAIGNS, ITEMS, LISTS, CatalogueEditor
 from madang_candidate.lists import SegmentLists
 from madang_candidate.query import Source
 from madang_candidate.retrieval import Retrieval
 from madang_candidate.service import CandidateFinder
 from madang_candidate.servicer import CandidateServicer
 from madang_candidate.settings import CandidateSettings
+from madang_candidate.sources.ads import AdSource
 from madang_candidate.sources.again import AgainSource
 from madang_candidate.sources.cohort import CohortSource
 from madang_candidate.sources.explore import ExploreSource
@@ -49,7 +51,9 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
     item_rows = Remote(store.LookupFeatures, "item_features", slow, host.tracer)
     catalogue = Catalogue(item_rows)
     lists = LogTable(candidate_pb2.SegmentList.FromString)
+    campaigns = LogTable(candidate_pb2.Campaign.FromString)
     batches = LogTable(bandit_pb2.BanditBatch.FromString)
+    pacing = LogTable(pacing_pb2.PacingBatch.FromString)
 
     segment_by = SegmentBy(settings.segments)
 
@@ -61,18 +65,22 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         catalogue.attach(bundle)
         return bundle
 
-    item_log, list_log = settings.open_table(ITEMS), settings.open_table(LISTS)
+    logs = item_log, list_log, campaign_log = [
+        settings.open_table(name) for name in (ITEMS, LISTS, CAMPAIGNS)
+    ]
     followers = {
         name: Follower(settings.open_table(name), name, apply, host.metrics)
         for name, apply in (
             (ITEMS, catalogue.apply),
             (LISTS, lists.apply),
+            (CAMPAIGNS, campaigns.apply),
             ("bandit", batches.apply),
+            ("pacing", pacing.apply),
         )
     }
     for follower in followers.values():
         host.closing.callback(follower.close)
-    for log in (item_log, list_log):
+    for log in logs:
         host.closing.callback(log.close)
     sources = make_sources(settings, SegmentLists(lists), ArmFilter(batches))
     retrieval = Retrieval(sources, settings.rrf_k, settings.source_timeout_seconds)
@@ -90,10 +98,12 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         retrieval,
         segment_by,
         catalogue,
+        AdCampaigns(campaigns, pacing, settings.pacing_stale_seconds),
         followers[ITEMS],
         followers[LISTS],
+        followers[CAMPAIGNS],
     )
-    editor = CatalogueEditor(item_log, list_log, write)
+    editor = CatalogueEditor(item_log, list_log, campaign_log, write)
     servicer = CandidateServicer(finder, editor, host.stages)
     host.register(candidate_pb2_grpc.add_CandidateServiceServicer_to_server, servicer)
     for follower in followers.values():
@@ -109,5 +119,6 @@ def make_sources(settings: CandidateSettings, lists: SegmentLists, arms: ArmFilt
         AgainSource(settings.weight_again),
         PopularSource(settings.weight_popular),
         CohortSource(settings.weight_cohort, lists),
+        AdSource(settings.weight_ads),
         ExploreSource(settings.weight_explore, arms),
     ]

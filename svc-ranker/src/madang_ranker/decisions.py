@@ -162,6 +162,9 @@ def decision_of(
         source_scores=proposed.reasons.scores[shown].tobytes(),
         click_weight=surface.click_weight,
         order_weight=surface.order_weight,
+        annoyance_weight=surface.annoyance_weight,
+        revenue_weight=surface.revenue_weight,
+        bids=_packed(np.zeros(len(shown)) if proposed.bids is None else proposed.bids[shown]),
         reactives=_packed(proposed.reactive[shown]),
         reactive_weight=surface.reactive_weight,
         exploration=tried.of_page(proposed, page) if tried else None,
@@ -169,6 +172,7 @@ def decision_of(
     if (inputs := listing.inputs) and (scores := listing.scores):
         decision.clicks = _packed(scores.click[shown])
         decision.orders = _packed(scores.order[shown])
+        decision.hides = _packed(scores.hide[shown])
         decision.user_ints = inputs.user.ints.tobytes()
         decision.user_floats = inputs.user.floats.tobytes()
         decision.context_ints = inputs.context.ints.tobytes()

@@ -64,13 +64,7 @@ class Explainer:
         elif not decision.clicks:
             answer.unexplained = "scoring was degraded: the page is in the order of retrieval"
         else:
-            for name, weight, values in (
-                ("click", decision.click_weight, decision.clicks),
-                ("order", decision.order_weight, decision.orders),
-                ("reactive", decision.reactive_weight, decision.reactives),
-            ):
-                if weight:
-                    answer.terms.add(name=name, weight=weight, value=_number(values, i))
+            answer.terms.extend(_terms(decision, i))
             if scorer.version == decision.model:
                 with stages.stage("contributions"):
                     answer.features.extend(_contributions(scorer, decision, i))
@@ -84,6 +78,19 @@ class Explainer:
         )
         answer.serving_info.degraded.extend(decision.degraded)
         return answer
+
+
+def _terms(decision: Decision, i: int) -> list[pb.UtilityTerm]:
+    """The summands of the item's score."""
+    click = _number(decision.clicks, i)
+    summands = (
+        ("click", decision.click_weight, click),
+        ("order", decision.order_weight, _number(decision.orders, i)),
+        ("annoyance", -decision.annoyance_weight, _number(decision.hides, i)),
+        ("revenue", decision.revenue_weight, _number(decision.bids, i) * click),
+        ("reactive", decision.reactive_weight, _number(decision.reactives, i)),
+    )
+    return [pb.UtilityTerm(name=n, weight=w, value=v) for n, w, v in summands if w]
 
 
 def _contributions(scorer: DcnScorer, decision: Decision, i: int) -> list[pb.FeatureContribution]:
@@ -100,9 +107,9 @@ def _contributions(scorer: DcnScorer, decision: Decision, i: int) -> list[pb.Fea
     occluded = [replace(whole, user=scorer.user_inputs.without(user, c)) for c in of_user]
     occluded += [replace(whole, items=scorer.item_inputs.without(item, c)) for c in of_item]
     scores = scorer.score_all([whole, *occluded])
-    worth = np.array(
-        [decision.click_weight * s.click[0] + decision.order_weight * s.order[0] for s in scores]
-    )
+    per_click = decision.click_weight + decision.revenue_weight * _number(decision.bids, i)
+    weights = np.array([per_click, decision.order_weight, -decision.annoyance_weight])
+    worth = np.array([(s.click[0], s.order[0], s.hide[0]) for s in scores]) @ weights
     found = _valued(of_user, user, worth[0] - worth[1 : 1 + len(of_user)])
     found += _valued(of_item, item, worth[0] - worth[1 + len(of_user) :])
     return sorted(found, key=lambda f: -abs(f.contribution))
@@ -152,4 +159,5 @@ def _not_found(why: "reason.ErrorReason.ValueType", field: str, value: str) -> M
 
 
 def _number(values: bytes, i: int) -> float:
-    return float(np.frombuffer(values, "<f4")[i])
+    """The i-th number; 0 where the version that kept the page had no such column."""
+    return float(np.frombuffer(values, "<f4")[i]) if values else 0.0

@@ -106,7 +106,7 @@ class Feed:
             inputs, scores, token = self._scored(request, page, scorer, proposed, stages)
         utility = proposed.order
         if scores:
-            utility = surface.utility(scores.click, scores.order)
+            utility = surface.utility(scores, proposed.bids)
             utility += np.float32(surface.reactive_weight) * proposed.reactive
         order = np.argsort(-utility, kind="stable")
         tried = self._bandit.merge(
@@ -178,6 +178,7 @@ class Feed:
             Reasons.of(answer),
             answer.segments[0] if answer.segments else EVERYBODY,
             answer.serving_info.freshness_token,
+            np.frombuffer(answer.bids, "<f4") if answer.bids else None,
         )
 
     @staticmethod
@@ -216,13 +217,14 @@ class Feed:
         context = scorer.context(time_ms, request.place.latitude, request.place.longitude)
         with stages.stage("score"):
             scores = scorer.score(ScoreRequest(user, context, items))
-        utility = surface.utility(scores.click, scores.order)
+        utility = surface.utility(scores)
         order = np.argsort(-utility, kind="stable")
         return pb.RankResponse(
             item_ids=map(ids.__getitem__, order.tolist()),
             scores=_packed(utility[order]),
             click_probabilities=_packed(scores.click[order]),
             conversion_probabilities=_packed(scores.order[order]),
+            hide_probabilities=_packed(scores.hide[order]),
             serving_info=stages.serving_info([scorer.version], freshness_token=token),
         )
 

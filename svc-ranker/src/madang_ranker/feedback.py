@@ -15,7 +15,8 @@ from madang_runtime.times import given_ms, now_ms
 log = logging.getLogger(__name__)
 
 LOG = "feedback"
-GROUP, BANDIT_GROUP, ARCHIVE_GROUP = "features", "bandit", "archive"
+GROUP, BANDIT_GROUP, ARCHIVE_GROUP, SPEND_GROUP = "features", "bandit", "archive", "spend"
+_ALL_GROUPS = {GROUP, BANDIT_GROUP, ARCHIVE_GROUP, SPEND_GROUP}
 _FUTURE_MS = 300_000
 BATCH = 500
 _RETRY_SECONDS = 0.2
@@ -138,7 +139,7 @@ class FeedbackConsumer:
     def _keep_house(self, stop: threading.Event) -> None:
         while not stop.wait(_TRIM_SECONDS):
             try:
-                for group in {GROUP, BANDIT_GROUP, ARCHIVE_GROUP}.difference(self._groups):
+                for group in _ALL_GROUPS.difference(self._groups):
                     self._log.forget(group, _IDLE_SECONDS)
                 self._log.trim()
                 for group in self._groups:

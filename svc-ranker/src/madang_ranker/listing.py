@@ -45,6 +45,7 @@ class Listing:
             score=float(self.utility[i]),
             click_probability=float(self.scores.click[i]) if self.scores else 0.0,
             conversion_probability=float(self.scores.order[i]) if self.scores else 0.0,
+            hide_probability=float(self.scores.hide[i]) if self.scores else 0.0,
             reasons=self.proposed.reasons.at(i),
             explored=explored,
         )

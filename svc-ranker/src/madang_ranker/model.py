@@ -1,4 +1,4 @@
-"""DCN-V2 with two heads, in torch. Serving never imports this file.
+"""DCN-V2 with three heads, in torch. Serving never imports this file.
 
 Source: Wang et al., "DCN V2: Improved deep & cross network", WWW 2021; the parallel structure.
 The features of a user and context are common to all rows of a request. Their embeddings, and their
@@ -68,7 +68,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Dcn(nn.Module):
-    """Logits of P(click) and P(order | click) of each row."""
+    """Logits of P(click), P(order | click) and P(hide) of each row."""
 
     def __init__(
         self, config: DcnConfig, features: list[FeatureRef], views: tuple[str, str]
@@ -98,7 +98,7 @@ class Dcn(nn.Module):
         self.deep_rows = nn.Linear(rows, config.hidden[0])
         self.cross = nn.ModuleList(nn.Linear(width, width) for _ in range(config.cross_layers - 1))
         self.deep = nn.Linear(*config.hidden)
-        self.heads = nn.Linear(width + config.hidden[1], 2)
+        self.heads = nn.Linear(width + config.hidden[1], 3)
         self.forget = Forget(config.forgotten)
 
     def forward(
@@ -111,7 +111,7 @@ class Dcn(nn.Module):
         item_floats: Tensor,
         segment: Tensor,
     ) -> Tensor:
-        """Logits of P(click) and P(order | click), shape [rows, 2].
+        """Logits of P(click), P(order | click) and P(hide), shape [rows, 3].
 
         Args:
             user_ints, user_floats, context_ints, context_floats: one row a request.
@@ -204,16 +204,17 @@ class Dcn(nn.Module):
 
 
 class Probabilities(nn.Module):
-    """What is served: P(click) and P(order) = P(click) · P(order | click), each of shape [rows]."""
+    """What is served: P(click), P(order) = P(click) · P(order | click) and P(hide), each of shape
+    [rows]."""
 
     def __init__(self, dcn: Dcn) -> None:
         super().__init__()
         self._dcn = dcn
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From the arguments of `Dcn.forward`."""
-        both = torch.sigmoid(self._dcn(*inputs))
-        return both[:, 0], both[:, 0] * both[:, 1]
+        p = torch.sigmoid(self._dcn(*inputs))
+        return p[:, 0], p[:, 0] * p[:, 1], p[:, 2]
 
 
 def _scalars(columns: dict[str, slice]) -> list[slice]:

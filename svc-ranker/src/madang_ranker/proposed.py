@@ -24,6 +24,7 @@ class Proposed:
         reasons: who proposed what.
         segment: of the user, the most specific one.
         freshness_token: of the items that were proposed from.
+        bids: what each item pays for a click, None when nothing pays.
     """
 
     item_ids: list[str]
@@ -32,6 +33,7 @@ class Proposed:
     reasons: Reasons
     segment: str = EVERYBODY
     freshness_token: str = ""
+    bids: Floats | None = None
 
     @cached_property
     def reactive(self) -> Floats:

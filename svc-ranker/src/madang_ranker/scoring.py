@@ -34,10 +34,11 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class Scores:
-    """P(click) and P(order) of n items if seen, float32 in [0, 1]."""
+    """P(click), P(order) and P(hide) of n items if seen, float32 in [0, 1]."""
 
     click: Floats
     order: Floats
+    hide: Floats
 
 
 class DcnScorer:
@@ -88,9 +89,9 @@ class DcnScorer:
         sizes = [len(r.items.ints) for r in requests]
         outputs = self._backend.run(batch_tensors(requests, sizes))
         ends = np.cumsum(sizes)
-        click, order = outputs["click"], outputs["order"]
+        columns = [outputs[name] for name in ("click", "order", "hide")]
         return [
-            Scores(click[end - n : end], order[end - n : end])
+            Scores(*(column[end - n : end] for column in columns))
             for n, end in zip(sizes, ends, strict=True)
         ]
 

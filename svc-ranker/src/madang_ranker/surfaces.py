@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from madang.common.v1 import place_pb2
 from madang_ranker.bandit.policy import BanditPolicy
+from madang_ranker.scoring import Scores
 from madang_runtime.errors import Code, MadangError, reason
 
 Floats = NDArray[np.float32]
@@ -26,6 +27,8 @@ class Surface(BaseModel):
         model: whether the model scores the candidates; else they stay as they are retrieved.
         candidates: how many to retrieve.
         click_weight, order_weight: the utility's weights.
+        annoyance_weight: of P(hide), which counts against an item.
+        revenue_weight: of what an ad is expected to pay, bid · P(click).
         reactive_weight: of how near an item is to the user's last actions, in [0, 1].
         bandit: how it explores; None: not at all.
     """
@@ -38,6 +41,8 @@ class Surface(BaseModel):
     candidates: int = Field(300, ge=1, le=2000)
     click_weight: float = Field(1.0, ge=0)
     order_weight: float = Field(4.0, ge=0)
+    annoyance_weight: float = Field(0.0, ge=0)
+    revenue_weight: float = Field(0.0, ge=0)
     reactive_weight: float = Field(0.0, ge=0)
     bandit: BanditPolicy | None = None
 
@@ -46,9 +51,16 @@ class Surface(BaseModel):
         """The kinds as the proto has them."""
         return [place_pb2.ItemKind.Value(f"ITEM_KIND_{kind}") for kind in self.kinds]
 
-    def utility(self, click: Floats, order: Floats) -> Floats:
-        """click_weight · P(click) + order_weight · P(order), per item."""
-        return np.float32(self.click_weight) * click + np.float32(self.order_weight) * order
+    def utility(self, scores: Scores, bids: Floats | None = None) -> Floats:
+        """click_weight · P(click) + order_weight · P(order) − annoyance_weight · P(hide)
+        + revenue_weight · bid · P(click), per item."""
+        utility: Floats = np.float32(self.click_weight) * scores.click
+        utility += np.float32(self.order_weight) * scores.order
+        if self.annoyance_weight:
+            utility -= np.float32(self.annoyance_weight) * scores.hide
+        if self.revenue_weight and bids is not None:
+            utility += np.float32(self.revenue_weight) * bids * scores.click
+        return utility
 
 
 def load_surfaces(path: Path | None) -> Mapping[str, Surface]:

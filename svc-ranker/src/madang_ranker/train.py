@@ -24,7 +24,7 @@ class DcnExamples:
         context: m rows.
         user_row: of each session, [m].
         session, item_row: of each impression, [n].
-        clicked, ordered: of each impression, [n]; an order follows a click.
+        clicked, ordered, hidden: of each impression, [n]; an order follows a click.
     """
 
     users: InputRows
@@ -35,6 +35,7 @@ class DcnExamples:
     item_row: Ints
     clicked: NDArray[np.bool_]
     ordered: NDArray[np.bool_]
+    hidden: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ def train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, how.learning_rate, total_steps=total + 1
     )
-    clicked = torch.from_numpy(examples.clicked).float()
-    ordered = torch.from_numpy(examples.ordered).float()
+    done = np.stack([examples.clicked, examples.ordered, examples.hidden], axis=1)
+    outcomes = torch.from_numpy(done).float()
     model.train()
     for step, batch in enumerate(_batches(rng, n, how), 1):
-        loss = _loss(model(*tensors(examples, batch)), clicked[batch], ordered[batch])
+        loss = _loss(model(*tensors(examples, batch)), outcomes[batch])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -104,29 +105,30 @@ def _batches(rng: np.random.Generator, n: int, how: DcnTraining) -> Iterator[Int
             yield order[at : at + how.batch]
 
 
-def _loss(logits: Tensor, clicked: Tensor, ordered: Tensor) -> Tensor:
-    """Cross entropy of the click, and of the order among the clicked."""
-    bce = torch.nn.functional.binary_cross_entropy_with_logits
-    click = bce(logits[:, 0], clicked)
-    order = bce(logits[:, 1], ordered, weight=clicked, reduction="sum") / len(clicked)
-    return click + order
+def _loss(logits: Tensor, outcomes: Tensor) -> Tensor:
+    """Cross entropy of the click, of the order among the clicked, and of hiding."""
+    weight = torch.ones_like(outcomes)
+    weight[:, 1] = outcomes[:, 0]
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, outcomes, weight=weight, reduction="sum"
+    )
+    return loss / len(outcomes)
 
 
-def predict(model: Dcn, examples: DcnExamples) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """P(click) and P(order) of all impressions."""
+def predict(model: Dcn, examples: DcnExamples) -> NDArray[np.float32]:
+    """P(click), P(order) and P(hide) of all n impressions, shape [n, 3]."""
     rows = np.arange(len(examples.session))
-    click, order = [], []
     served = Probabilities(model)
     with torch.no_grad():
-        for at in range(0, len(rows), 8192):
-            c, o = served(*tensors(examples, rows[at : at + 8192]))
-            click.append(c.numpy())
-            order.append(o.numpy())
-    return np.concatenate(click), np.concatenate(order)
+        parts = [
+            torch.stack(served(*tensors(examples, rows[at : at + 8192])), dim=1).numpy()
+            for at in range(0, len(rows), 8192)
+        ]
+    return np.concatenate(parts)
 
 
 def export(model: Dcn, examples: DcnExamples) -> bytes:
-    """The DCN as ONNX; inputs and outputs are named as in `Dcn.forward`: `click`, `order`."""
+    """The DCN as ONNX; inputs are named as in `Dcn.forward`, outputs `click`, `order`, `hide`."""
     users, context, items = examples.users, examples.context, examples.items
     arrays = (
         users.ints[:2],
@@ -150,7 +152,7 @@ def export(model: Dcn, examples: DcnExamples) -> bytes:
             "item_floats",
             "segment",
         ],
-        output_names=["click", "order"],
+        output_names=["click", "order", "hide"],
         dynamic_shapes=(tuple([{0: requests}] * 4 + [{0: rows}] * 3),),
         dynamo=True,
         verbose=False,

@@ -201,7 +201,7 @@ class LocalMesh:
         if service == CONSUMER:
             given["archive_url"] = f"file://{self._folder}/feedback"
             given["archive_flush_seconds"] = "2"
-            given["bandit_seconds"] = "1"
+            given["bandit_seconds"] = given["pacing_seconds"] = "1"
         if service == "ranker":
             given["decisions_url"] = f"file://{self._folder}/decisions"
             given["decisions_flush_seconds"] = "2"

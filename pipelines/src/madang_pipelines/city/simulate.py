@@ -188,6 +188,7 @@ class _Market:
         self._budget = items["daily_budget"].to_numpy()
         self._popularity = np.zeros(len(items))
         self._sessions = 0
+        self._moods = np.random.default_rng([size.seed, 1])  # what users hide changes nothing else
 
     def run_day(
         self, rng: np.random.Generator, day: int
@@ -250,6 +251,8 @@ class _Market:
         seen = 1 / np.log2(2 + np.arange(shown.shape[1]))
         draw = rng.random(shown.shape)
         clicked, ordered = draw < click * seen, draw < order * seen
+        annoyance = self._truth.annoyance(users[:, None], shown)
+        hidden = ~clicked & (self._moods.random(shown.shape) < annoyance * seen)
         np.add.at(
             self._truth.past_orders, (users.repeat(_SHOWN)[ordered.ravel()], shown[ordered]), 1
         )
@@ -274,6 +277,7 @@ class _Market:
                 "position": np.tile(np.arange(_SHOWN), len(users)),
                 "clicked": clicked.ravel(),
                 "ordered": ordered.ravel(),
+                "hidden": hidden.ravel(),
             }
         )
         actions = pl.concat(

@@ -48,12 +48,10 @@ class Truth:
             hours: local hours, broadcast against `items`.
             places: degrees, shape [n, 1, 2] or [n, m, 2].
         """
-        taste = (self.user_taste[users] * self.item_taste[items]).sum(-1)
         distance = kilometres(places, self.item_places[items])
         habit = np.log1p(self.past_orders[users, items].astype(np.float64))
         utility = (
-            1.1 * taste
-            + self.item_quality[items]
+            self._liking(users, items)
             + self.hour_demand[self.item_category[items], hours]
             - self.price_pull[users] * self.item_log_price[items]
             - self.distance_pull[users] * distance
@@ -63,6 +61,16 @@ class Truth:
         click = sigmoid(utility - 2.6)
         order_given_click = sigmoid(0.9 * utility - 2.4)
         return click, click * order_given_click
+
+    def annoyance(self, users: Ints, items: Ints) -> Floats:
+        """The true probability that a user hides an item, if seen: of what they don't like, and of
+        ads more than of shops. Arguments as of `probabilities`."""
+        return sigmoid(-4.4 - 0.8 * self._liking(users, items) + 1.2 * self.is_ad[items])
+
+    def _liking(self, users: Ints, items: Ints) -> Floats:
+        taste = (self.user_taste[users] * self.item_taste[items]).sum(-1)
+        liking: Floats = 1.1 * taste + self.item_quality[items]
+        return liking
 
 
 def sigmoid(x: Floats) -> Floats:

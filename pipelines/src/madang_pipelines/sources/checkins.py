@@ -213,6 +213,7 @@ def _sessions(
             "position": np.zeros(len(chosen), np.int64),
             "clicked": np.ones(len(chosen), bool),
             "ordered": np.ones(len(chosen), bool),
+            "hidden": np.zeros(len(chosen), bool),
         }
     )
     return sessions, impressions

@@ -25,10 +25,12 @@ class Count(NamedTuple):
     Attributes:
         counters: the set of counters.
         name: of the counter within it.
+        n: by how much.
     """
 
     counters: str
     name: str
+    n: int = 1
 
 
 class ChangeLog(Protocol):
@@ -65,7 +67,7 @@ class ChangeLog(Protocol):
 
         Args:
             group: whose entries they are.
-            counted: of each position, what to count by one.
+            counted: of each position, what to count.
             keep: seconds that a set of counters is kept after it was last counted in.
 
         Returns:

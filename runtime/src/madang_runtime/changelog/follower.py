@@ -54,6 +54,13 @@ class Follower:
         self._look()
         self._thread.start()
 
+    def renew(self) -> None:
+        """Reach the log's end as it is now, in a round trip. Raises: MadangError NOT_FRESH_YET."""
+        asked = time.monotonic()
+        self._look(outgoing_timeout(_LONGEST_REACH))
+        if self._looked < asked:
+            raise self._not_fresh("the log can't be read")
+
     def reach(self, position: int) -> None:
         """Apply at least up to a position, in a round trip when it is not reached yet.
 
@@ -65,12 +72,15 @@ class Follower:
             return
         self._look(outgoing_timeout(_LONGEST_REACH), position)
         if self.position < position:
-            raise MadangError(
-                Code.UNAVAILABLE,
-                reason.ERROR_REASON_NOT_FRESH_YET,
-                f"{self._name}: this replica has reached {self.position}, asked for {position}",
-                retry_after=0.1,
-            )
+            raise self._not_fresh(f"this replica has reached {self.position}, asked for {position}")
+
+    def _not_fresh(self, message: str) -> MadangError:
+        return MadangError(
+            Code.UNAVAILABLE,
+            reason.ERROR_REASON_NOT_FRESH_YET,
+            f"{self._name}: {message}",
+            retry_after=0.1,
+        )
 
     def close(self) -> None:
         """Stop following."""

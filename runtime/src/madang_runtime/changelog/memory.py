@@ -88,9 +88,9 @@ class MemoryChangeLog:
         with self._changed:
             taken = self._groups[group].taken
             fresh = [p for p in counted if taken.pop(int(p), None)]
-            for counters, name in (count for p in fresh for count in counted[p]):
+            for counters, name, n in (count for p in fresh for count in counted[p]):
                 _, counts = self._counters.get(counters, (0.0, Counter()))
-                counts[name] += 1
+                counts[name] += n
                 self._counters[counters] = time.monotonic() + keep, counts
             return len(fresh)
 

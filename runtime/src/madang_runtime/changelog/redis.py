@@ -28,15 +28,15 @@ return fresh
 """
 
 # KEYS: the stream, the sets of counters. ARGV: the group, how long counters are kept (ms), and of
-# each entry: its position, how many counts, those as the index of their set and their name.
+# each entry: its position, how many counts, those as the index of their set, their name and amount.
 _COUNT = """
 local at, finished = 3, 0
 while at <= #ARGV do
-  local position, last = ARGV[at], at + 1 + 2 * ARGV[at + 1]
+  local position, last = ARGV[at], at + 1 + 3 * ARGV[at + 1]
   if redis.call('XACK', KEYS[1], ARGV[1], position) == 1 then
     finished = finished + 1
-    for i = at + 2, last, 2 do
-      redis.call('HINCRBY', KEYS[tonumber(ARGV[i])], ARGV[i + 1], 1)
+    for i = at + 2, last, 3 do
+      redis.call('HINCRBY', KEYS[tonumber(ARGV[i])], ARGV[i + 1], ARGV[i + 2])
     end
   end
   at = last + 1
@@ -146,7 +146,7 @@ class RedisChangeLog:
         for position, counts in counted.items():
             arguments += [position, len(counts)]
             for count in counts:
-                arguments += [index[count.counters], count.name]
+                arguments += [index[count.counters], count.name, count.n]
         keys = [self._stream, *map(self._counters_key, sets)]
         return int(guarded(lambda: self._count(keys, arguments)))
 

@@ -15,17 +15,17 @@ class LogTable(Generic[Value]):
 
     def __init__(self, parse: Callable[[bytes], Value]) -> None:
         self._parse = parse
-        self._values: dict[str, Value] = {}
+        self.values: Mapping[str, Value] = {}  # replaced as a whole, never changed
 
     def apply(self, changed: Mapping[str, bytes | None], anew: bool) -> None:
         """Take payloads by key; None removes one."""
-        values = {} if anew else dict(self._values)
+        values = {} if anew else dict(self.values)
         for key, payload in changed.items():
             values.pop(key, None)
             if payload is not None:
                 values[key] = self._parse(payload)
-        self._values = values
+        self.values = values
 
     def get(self, key: str) -> Value | None:
         """A key's value, None if there is none."""
-        return self._values.get(key)
+        return self.values.get(key)

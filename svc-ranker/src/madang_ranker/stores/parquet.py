@@ -2,9 +2,9 @@
 
 Decisions have one row an item shown: request_id, time (UTC, ms), user_id, surface, latitude,
 longitude, model, model_version, degraded (list), position (from 1), item_id, kind, score, click,
-order, propensity, sources (list), source_ranks (list, 0 for none), source_scores (list); what a
-bandit did: explored, bandit_batch (null where nothing is drawn), segment, ranking, rate; what it
-chose from where it explored: pool_item_ids, pool_impressions, pool_rewards (lists); and the
+order, hide, bid, propensity, sources (list), source_ranks (list, 0 for none), source_scores (list);
+what a bandit did: explored, bandit_batch (null where nothing is drawn), segment, ranking, rate;
+what it chose from where it explored: pool_item_ids, pool_impressions, pool_rewards (lists); and the
 model's inputs in its order (see the version's manifest): user_ints, user_floats, context_ints,
 context_floats, item_ints, item_floats (lists, NaN or 0 for no value).
 
@@ -125,6 +125,8 @@ def _frame(group: list[Decision]) -> pl.DataFrame:
             "score": pl.Series(numbers("scores", "<f4"), dtype=pl.Float32),
             "click": pl.Series(numbers("clicks", "<f4"), dtype=pl.Float32),
             "order": pl.Series(numbers("orders", "<f4"), dtype=pl.Float32),
+            "hide": pl.Series(numbers("hides", "<f4"), dtype=pl.Float32),
+            "bid": pl.Series(numbers("bids", "<f4"), dtype=pl.Float32),
             "propensity": numbers("propensities", "<f4"),
             "sources": of_pages([list(d.sources) for d in group], pl.List(text)),
             "source_ranks": vectors("source_ranks", "<u2", pl.UInt16(), rows),

@@ -31,7 +31,7 @@ from madang.common.v1 import serving_info_pb2 as madang_dot_common_dot_v1_dot_se
 from madang.common.v1 import tensor_pb2 as madang_dot_common_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#madang/candidate/v1/candidate.proto\x12\x13madang.candidate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmadang/common/v1/limits.proto\x1a\x1cmadang/common/v1/place.proto\x1a#madang/common/v1/serving_info.proto\x1a\x1dmadang/common/v1/tensor.proto\"\xde\x02\n\x0fRetrieveRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12.\n\x05place\x18\x02 \x01(\x0b\x32\x17.madang.common.v1.PlaceB\x06\xca\xdb\x18\x02\x08\x01\x12\x30\n\x0crequest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x05limit\x18\x04 \x01(\rB\r\xca\xdb\x18\t1\x00\x00\x00\x00\x00@\x9f@\x12\x33\n\x05kinds\x18\x05 \x03(\x0e\x32\x1a.madang.common.v1.ItemKindB\x08\xca\xdb\x18\x04 \x04@\x01\x12$\n\x10\x65xclude_item_ids\x18\x06 \x03(\tB\n\xca\xdb\x18\x06\x10\x80\x01 \xe8\x07\x12 \n\x0f\x66reshness_token\x18\x07 \x01(\tB\x07\xca\xdb\x18\x03\x10\x80\x02\x12\x17\n\x07surface\x18\x08 \x01(\tB\x06\xca\xdb\x18\x02\x10@\x12\x19\n\x07sources\x18\t \x03(\tB\x08\xca\xdb\x18\x04\x10@ \x10\"\xc8\x01\n\x10RetrieveResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\r\n\x05kinds\x18\x02 \x01(\x0c\x12\x0e\n\x06scores\x18\x03 \x01(\x0c\x12\x0f\n\x07sources\x18\x04 \x03(\t\x12\x14\n\x0csource_ranks\x18\x05 \x01(\x0c\x12\x15\n\rsource_scores\x18\x06 \x01(\x0c\x12\x33\n\x0cserving_info\x18\x07 \x01(\x0b\x32\x1d.madang.common.v1.ServingInfo\x12\x10\n\x08segments\x18\x08 \x03(\t\"z\n\x16RetrieveSimilarRequest\x12\x1a\n\x07item_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12\x1c\n\x05limit\x18\x02 \x01(\rB\r\xca\xdb\x18\t1\x00\x00\x00\x00\x00@\x7f@\x12&\n\x05place\x18\x03 \x01(\x0b\x32\x17.madang.common.v1.Place\"p\n\x17RetrieveSimilarResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x01(\x0c\x12\x33\n\x0cserving_info\x18\x03 \x01(\x0b\x32\x1d.madang.common.v1.ServingInfo\"\xd3\x01\n\x04Item\x12\x1a\n\x07item_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.madang.common.v1.ItemKindB\x06\xca\xdb\x18\x02@\x01\x12&\n\x05place\x18\x03 \x01(\x0b\x32\x17.madang.common.v1.Place\x12\x32\n\x12\x64\x65livery_radius_km\x18\x04 \x01(\x01\x42\x16\xca\xdb\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00\x00>@\x12!\n\nopen_hours\x18\x05 \x01(\rB\r\xca\xdb\x18\t1\x00\x00\x00\xe0\xff\xffoA\"\x83\x01\n\x12UpsertItemsRequest\x12\x33\n\x05items\x18\x01 \x03(\x0b\x32\x19.madang.candidate.v1.ItemB\t\xca\xdb\x18\x05\x18\x01 \xe8\x07\x12\x38\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x1e.madang.common.v1.FeatureBlockB\x06\xca\xdb\x18\x02 \x08\".\n\x13UpsertItemsResponse\x12\x17\n\x0f\x66reshness_token\x18\x01 \x01(\t\"4\n\x12\x44\x65leteItemsRequest\x12\x1e\n\x08item_ids\x18\x01 \x03(\tB\x0c\xca\xdb\x18\x08\x10\x80\x01\x18\x01 \xe8\x07\".\n\x13\x44\x65leteItemsResponse\x12\x17\n\x0f\x66reshness_token\x18\x01 \x01(\t\"e\n\x0bSegmentList\x12\x1a\n\x07segment\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12\x0c\n\x04\x61rea\x18\x02 \x01(\x04\x12\x1c\n\x08item_ids\x18\x03 \x03(\tB\n\xca\xdb\x18\x06\x10\x80\x01 \xe8\x07\x12\x0e\n\x06scores\x18\x04 \x01(\x0c\"P\n\x12UpsertListsRequest\x12:\n\x05lists\x18\x01 \x03(\x0b\x32 .madang.candidate.v1.SegmentListB\t\xca\xdb\x18\x05\x18\x01 \xe8\x07\".\n\x13UpsertListsResponse\x12\x17\n\x0f\x66reshness_token\x18\x01 \x01(\t\"\x15\n\x13GetIndexInfoRequest\"\x83\x02\n\x14GetIndexInfoResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.madang.common.v1.ModelVersion\x12\r\n\x05shops\x18\x02 \x01(\r\x12\x0b\n\x03\x61\x64s\x18\x03 \x01(\r\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\r\n\x05\x63\x65lls\x18\x05 \x01(\r\x12\x15\n\rh3_resolution\x18\x06 \x01(\r\x12\x0f\n\x07sources\x18\x07 \x03(\t\x12\x12\n\nlive_items\x18\x08 \x01(\r\x12\x17\n\x0f\x66reshness_token\x18\t \x01(\t\x12)\n\x06\x62\x65hind\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration2\x98\x06\n\x10\x43\x61ndidateService\x12{\n\x08Retrieve\x12$.madang.candidate.v1.RetrieveRequest\x1a%.madang.candidate.v1.RetrieveResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/candidates:retrieve:\x01*\x12\x91\x01\n\x0fRetrieveSimilar\x12+.madang.candidate.v1.RetrieveSimilarRequest\x1a,.madang.candidate.v1.RetrieveSimilarResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/items/{item_id}/similar\x12}\n\x0bUpsertItems\x12\'.madang.candidate.v1.UpsertItemsRequest\x1a(.madang.candidate.v1.UpsertItemsResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/items:upsert:\x01*\x12}\n\x0b\x44\x65leteItems\x12\'.madang.candidate.v1.DeleteItemsRequest\x1a(.madang.candidate.v1.DeleteItemsResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/items:delete:\x01*\x12}\n\x0bUpsertLists\x12\'.madang.candidate.v1.UpsertListsRequest\x1a(.madang.candidate.v1.UpsertListsResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/lists:upsert:\x01*\x12v\n\x0cGetIndexInfo\x12(.madang.candidate.v1.GetIndexInfoRequest\x1a).madang.candidate.v1.GetIndexInfoResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/indexb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#madang/candidate/v1/candidate.proto\x12\x13madang.candidate.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmadang/common/v1/limits.proto\x1a\x1cmadang/common/v1/place.proto\x1a#madang/common/v1/serving_info.proto\x1a\x1dmadang/common/v1/tensor.proto\"\xde\x02\n\x0fRetrieveRequest\x12\x1a\n\x07user_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12.\n\x05place\x18\x02 \x01(\x0b\x32\x17.madang.common.v1.PlaceB\x06\xca\xdb\x18\x02\x08\x01\x12\x30\n\x0crequest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x05limit\x18\x04 \x01(\rB\r\xca\xdb\x18\t1\x00\x00\x00\x00\x00@\x9f@\x12\x33\n\x05kinds\x18\x05 \x03(\x0e\x32\x1a.madang.common.v1.ItemKindB\x08\xca\xdb\x18\x04 \x04@\x01\x12$\n\x10\x65xclude_item_ids\x18\x06 \x03(\tB\n\xca\xdb\x18\x06\x10\x80\x01 \xe8\x07\x12 \n\x0f\x66reshness_token\x18\x07 \x01(\tB\x07\xca\xdb\x18\x03\x10\x80\x02\x12\x17\n\x07surface\x18\x08 \x01(\tB\x06\xca\xdb\x18\x02\x10@\x12\x19\n\x07sources\x18\t \x03(\tB\x08\xca\xdb\x18\x04\x10@ \x10\"\xd6\x01\n\x10RetrieveResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\r\n\x05kinds\x18\x02 \x01(\x0c\x12\x0e\n\x06scores\x18\x03 \x01(\x0c\x12\x0f\n\x07sources\x18\x04 \x03(\t\x12\x14\n\x0csource_ranks\x18\x05 \x01(\x0c\x12\x15\n\rsource_scores\x18\x06 \x01(\x0c\x12\x33\n\x0cserving_info\x18\x07 \x01(\x0b\x32\x1d.madang.common.v1.ServingInfo\x12\x10\n\x08segments\x18\x08 \x03(\t\x12\x0c\n\x04\x62ids\x18\t \x01(\x0c\"z\n\x16RetrieveSimilarRequest\x12\x1a\n\x07item_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12\x1c\n\x05limit\x18\x02 \x01(\rB\r\xca\xdb\x18\t1\x00\x00\x00\x00\x00@\x7f@\x12&\n\x05place\x18\x03 \x01(\x0b\x32\x17.madang.common.v1.Place\"p\n\x17RetrieveSimilarResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x01(\x0c\x12\x33\n\x0cserving_info\x18\x03 \x01(\x0b\x32\x1d.madang.common.v1.ServingInfo\"\xd3\x01\n\x04Item\x12\x1a\n\x07item_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12\x30\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.madang.common.v1.ItemKindB\x06\xca\xdb\x18\x02@\x01\x12&\n\x05place\x18\x03 \x01(\x0b\x32\x17.madang.common.v1.Place\x12\x32\n\x12\x64\x65livery_radius_km\x18\x04 \x01(\x01\x42\x16\xca\xdb\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\x00\x00\x00>@\x12!\n\nopen_hours\x18\x05 \x01(\rB\r\xca\xdb\x18\t1\x00\x00\x00\xe0\xff\xffoA\"\x83\x01\n\x12UpsertItemsRequest\x12\x33\n\x05items\x18\x01 \x03(\x0b\x32\x19.madang.candidate.v1.ItemB\t\xca\xdb\x18\x05\x18\x01 \xe8\x07\x12\x38\n\x08\x66\x65\x61tures\x18\x02 \x03(\x0b\x32\x1e.madang.common.v1.FeatureBlockB\x06\xca\xdb\x18\x02 \x08\".\n\x13UpsertItemsResponse\x12\x17\n\x0f\x66reshness_token\x18\x01 \x01(\t\"4\n\x12\x44\x65leteItemsRequest\x12\x1e\n\x08item_ids\x18\x01 \x03(\tB\x0c\xca\xdb\x18\x08\x10\x80\x01\x18\x01 \xe8\x07\".\n\x13\x44\x65leteItemsResponse\x12\x17\n\x0f\x66reshness_token\x18\x01 \x01(\t\"e\n\x0bSegmentList\x12\x1a\n\x07segment\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12\x0c\n\x04\x61rea\x18\x02 \x01(\x04\x12\x1c\n\x08item_ids\x18\x03 \x03(\tB\n\xca\xdb\x18\x06\x10\x80\x01 \xe8\x07\x12\x0e\n\x06scores\x18\x04 \x01(\x0c\"P\n\x12UpsertListsRequest\x12:\n\x05lists\x18\x01 \x03(\x0b\x32 .madang.candidate.v1.SegmentListB\t\xca\xdb\x18\x05\x18\x01 \xe8\x07\".\n\x13UpsertListsResponse\x12\x17\n\x0f\x66reshness_token\x18\x01 \x01(\t\"\x96\x01\n\x08\x43\x61mpaign\x12\x1a\n\x07item_id\x18\x01 \x01(\tB\t\xca\xdb\x18\x05\x08\x01\x10\x80\x01\x12*\n\nbid_micros\x18\x02 \x01(\x03\x42\x16\xca\xdb\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x00\xa2\x94\x1amB\x12\x33\n\x13\x64\x61ily_budget_micros\x18\x03 \x01(\x03\x42\x16\xca\xdb\x18\x12)\x00\x00\x00\x00\x00\x00\x00\x00\x31\x00\x00\x34&\xf5k\x0c\x43\x12\r\n\x05\x65nded\x18\x04 \x01(\x08\"U\n\x16UpsertCampaignsRequest\x12;\n\tcampaigns\x18\x01 \x03(\x0b\x32\x1d.madang.candidate.v1.CampaignB\t\xca\xdb\x18\x05\x18\x01 \xe8\x07\"2\n\x17UpsertCampaignsResponse\x12\x17\n\x0f\x66reshness_token\x18\x01 \x01(\t\"\x15\n\x13GetIndexInfoRequest\"\x83\x02\n\x14GetIndexInfoResponse\x12-\n\x05model\x18\x01 \x01(\x0b\x32\x1e.madang.common.v1.ModelVersion\x12\r\n\x05shops\x18\x02 \x01(\r\x12\x0b\n\x03\x61\x64s\x18\x03 \x01(\r\x12\x11\n\tdimension\x18\x04 \x01(\r\x12\r\n\x05\x63\x65lls\x18\x05 \x01(\r\x12\x15\n\rh3_resolution\x18\x06 \x01(\r\x12\x0f\n\x07sources\x18\x07 \x03(\t\x12\x12\n\nlive_items\x18\x08 \x01(\r\x12\x17\n\x0f\x66reshness_token\x18\t \x01(\t\x12)\n\x06\x62\x65hind\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration2\xa8\x07\n\x10\x43\x61ndidateService\x12{\n\x08Retrieve\x12$.madang.candidate.v1.RetrieveRequest\x1a%.madang.candidate.v1.RetrieveResponse\"\"\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/candidates:retrieve:\x01*\x12\x91\x01\n\x0fRetrieveSimilar\x12+.madang.candidate.v1.RetrieveSimilarRequest\x1a,.madang.candidate.v1.RetrieveSimilarResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/items/{item_id}/similar\x12}\n\x0bUpsertItems\x12\'.madang.candidate.v1.UpsertItemsRequest\x1a(.madang.candidate.v1.UpsertItemsResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/items:upsert:\x01*\x12}\n\x0b\x44\x65leteItems\x12\'.madang.candidate.v1.DeleteItemsRequest\x1a(.madang.candidate.v1.DeleteItemsResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/items:delete:\x01*\x12}\n\x0bUpsertLists\x12\'.madang.candidate.v1.UpsertListsRequest\x1a(.madang.candidate.v1.UpsertListsResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/lists:upsert:\x01*\x12\x8d\x01\n\x0fUpsertCampaigns\x12+.madang.candidate.v1.UpsertCampaignsRequest\x1a,.madang.candidate.v1.UpsertCampaignsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\"\x14/v1/campaigns:upsert:\x01*\x12v\n\x0cGetIndexInfo\x12(.madang.candidate.v1.GetIndexInfoRequest\x1a).madang.candidate.v1.GetIndexInfoResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/indexb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -78,6 +78,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEGMENTLIST'].fields_by_name['item_ids']._serialized_options = b'\312\333\030\006\020\200\001 \350\007'
   _globals['_UPSERTLISTSREQUEST'].fields_by_name['lists']._loaded_options = None
   _globals['_UPSERTLISTSREQUEST'].fields_by_name['lists']._serialized_options = b'\312\333\030\005\030\001 \350\007'
+  _globals['_CAMPAIGN'].fields_by_name['item_id']._loaded_options = None
+  _globals['_CAMPAIGN'].fields_by_name['item_id']._serialized_options = b'\312\333\030\005\010\001\020\200\001'
+  _globals['_CAMPAIGN'].fields_by_name['bid_micros']._loaded_options = None
+  _globals['_CAMPAIGN'].fields_by_name['bid_micros']._serialized_options = b'\312\333\030\022)\000\000\000\000\000\000\000\0001\000\000\000\242\224\032mB'
+  _globals['_CAMPAIGN'].fields_by_name['daily_budget_micros']._loaded_options = None
+  _globals['_CAMPAIGN'].fields_by_name['daily_budget_micros']._serialized_options = b'\312\333\030\022)\000\000\000\000\000\000\000\0001\000\0004&\365k\014C'
+  _globals['_UPSERTCAMPAIGNSREQUEST'].fields_by_name['campaigns']._loaded_options = None
+  _globals['_UPSERTCAMPAIGNSREQUEST'].fields_by_name['campaigns']._serialized_options = b'\312\333\030\005\030\001 \350\007'
   _globals['_CANDIDATESERVICE'].methods_by_name['Retrieve']._loaded_options = None
   _globals['_CANDIDATESERVICE'].methods_by_name['Retrieve']._serialized_options = b'\202\323\344\223\002\034\"\027/v1/candidates:retrieve:\001*'
   _globals['_CANDIDATESERVICE'].methods_by_name['RetrieveSimilar']._loaded_options = None
@@ -88,36 +96,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANDIDATESERVICE'].methods_by_name['DeleteItems']._serialized_options = b'\202\323\344\223\002\025\"\020/v1/items:delete:\001*'
   _globals['_CANDIDATESERVICE'].methods_by_name['UpsertLists']._loaded_options = None
   _globals['_CANDIDATESERVICE'].methods_by_name['UpsertLists']._serialized_options = b'\202\323\344\223\002\025\"\020/v1/lists:upsert:\001*'
+  _globals['_CANDIDATESERVICE'].methods_by_name['UpsertCampaigns']._loaded_options = None
+  _globals['_CANDIDATESERVICE'].methods_by_name['UpsertCampaigns']._serialized_options = b'\202\323\344\223\002\031\"\024/v1/campaigns:upsert:\001*'
   _globals['_CANDIDATESERVICE'].methods_by_name['GetIndexInfo']._loaded_options = None
   _globals['_CANDIDATESERVICE'].methods_by_name['GetIndexInfo']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/index'
   _globals['_RETRIEVEREQUEST']._serialized_start=285
   _globals['_RETRIEVEREQUEST']._serialized_end=635
   _globals['_RETRIEVERESPONSE']._serialized_start=638
-  _globals['_RETRIEVERESPONSE']._serialized_end=838
-  _globals['_RETRIEVESIMILARREQUEST']._serialized_start=840
-  _globals['_RETRIEVESIMILARREQUEST']._serialized_end=962
-  _globals['_RETRIEVESIMILARRESPONSE']._serialized_start=964
-  _globals['_RETRIEVESIMILARRESPONSE']._serialized_end=1076
-  _globals['_ITEM']._serialized_start=1079
-  _globals['_ITEM']._serialized_end=1290
-  _globals['_UPSERTITEMSREQUEST']._serialized_start=1293
-  _globals['_UPSERTITEMSREQUEST']._serialized_end=1424
-  _globals['_UPSERTITEMSRESPONSE']._serialized_start=1426
-  _globals['_UPSERTITEMSRESPONSE']._serialized_end=1472
-  _globals['_DELETEITEMSREQUEST']._serialized_start=1474
-  _globals['_DELETEITEMSREQUEST']._serialized_end=1526
-  _globals['_DELETEITEMSRESPONSE']._serialized_start=1528
-  _globals['_DELETEITEMSRESPONSE']._serialized_end=1574
-  _globals['_SEGMENTLIST']._serialized_start=1576
-  _globals['_SEGMENTLIST']._serialized_end=1677
-  _globals['_UPSERTLISTSREQUEST']._serialized_start=1679
-  _globals['_UPSERTLISTSREQUEST']._serialized_end=1759
-  _globals['_UPSERTLISTSRESPONSE']._serialized_start=1761
-  _globals['_UPSERTLISTSRESPONSE']._serialized_end=1807
-  _globals['_GETINDEXINFOREQUEST']._serialized_start=1809
-  _globals['_GETINDEXINFOREQUEST']._serialized_end=1830
-  _globals['_GETINDEXINFORESPONSE']._serialized_start=1833
-  _globals['_GETINDEXINFORESPONSE']._serialized_end=2092
-  _globals['_CANDIDATESERVICE']._serialized_start=2095
-  _globals['_CANDIDATESERVICE']._serialized_end=2887
+  _globals['_RETRIEVERESPONSE']._serialized_end=852
+  _globals['_RETRIEVESIMILARREQUEST']._serialized_start=854
+  _globals['_RETRIEVESIMILARREQUEST']._serialized_end=976
+  _globals['_RETRIEVESIMILARRESPONSE']._serialized_start=978
+  _globals['_RETRIEVESIMILARRESPONSE']._serialized_end=1090
+  _globals['_ITEM']._serialized_start=1093
+  _globals['_ITEM']._serialized_end=1304
+  _globals['_UPSERTITEMSREQUEST']._serialized_start=1307
+  _globals['_UPSERTITEMSREQUEST']._serialized_end=1438
+  _globals['_UPSERTITEMSRESPONSE']._serialized_start=1440
+  _globals['_UPSERTITEMSRESPONSE']._serialized_end=1486
+  _globals['_DELETEITEMSREQUEST']._serialized_start=1488
+  _globals['_DELETEITEMSREQUEST']._serialized_end=1540
+  _globals['_DELETEITEMSRESPONSE']._serialized_start=1542
+  _globals['_DELETEITEMSRESPONSE']._serialized_end=1588
+  _globals['_SEGMENTLIST']._serialized_start=1590
+  _globals['_SEGMENTLIST']._serialized_end=1691
+  _globals['_UPSERTLISTSREQUEST']._serialized_start=1693
+  _globals['_UPSERTLISTSREQUEST']._serialized_end=1773
+  _globals['_UPSERTLISTSRESPONSE']._serialized_start=1775
+  _globals['_UPSERTLISTSRESPONSE']._serialized_end=1821
+  _globals['_CAMPAIGN']._serialized_start=1824
+  _globals['_CAMPAIGN']._serialized_end=1974
+  _globals['_UPSERTCAMPAIGNSREQUEST']._serialized_start=1976
+  _globals['_UPSERTCAMPAIGNSREQUEST']._serialized_end=2061
+  _globals['_UPSERTCAMPAIGNSRESPONSE']._serialized_start=2063
+  _globals['_UPSERTCAMPAIGNSRESPONSE']._serialized_end=2113
+  _globals['_GETINDEXINFOREQUEST']._serialized_start=2115
+  _globals['_GETINDEXINFOREQUEST']._serialized_end=2136
+  _globals['_GETINDEXINFORESPONSE']._serialized_start=2139
+  _globals['_GETINDEXINFORESPONSE']._serialized_end=2398
+  _globals['_CANDIDATESERVICE']._serialized_start=2401
+  _globals['_CANDIDATESERVICE']._serialized_end=3337
 # @@protoc_insertion_point(module_scope)

@@ -103,6 +103,7 @@ class RetrieveResponse(_message.Message):
     SOURCE_SCORES_FIELD_NUMBER: _builtins.int
     SERVING_INFO_FIELD_NUMBER: _builtins.int
     SEGMENTS_FIELD_NUMBER: _builtins.int
+    BIDS_FIELD_NUMBER: _builtins.int
     kinds: _builtins.bytes
     """kinds has one ItemKind byte a candidate."""
     scores: _builtins.bytes
@@ -113,6 +114,10 @@ class RetrieveResponse(_message.Message):
     """
     source_scores: _builtins.bytes
     """source_scores are little-endian float32, shape [n, m], in each source's own unit."""
+    bids: _builtins.bytes
+    """bids are what the candidates pay for a click, in the marketplace's currency: n little-endian
+    float32, 0 for what pays nothing; empty when nothing pays.
+    """
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """item_ids of the candidates."""
@@ -140,10 +145,11 @@ class RetrieveResponse(_message.Message):
         source_scores: _builtins.bytes = ...,
         serving_info: _serving_info_pb2.ServingInfo | None = ...,
         segments: _abc.Iterable[_builtins.str] | None = ...,
+        bids: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["serving_info", b"serving_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids", "kinds", b"kinds", "scores", b"scores", "segments", b"segments", "serving_info", b"serving_info", "source_ranks", b"source_ranks", "source_scores", b"source_scores", "sources", b"sources"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bids", b"bids", "item_ids", b"item_ids", "kinds", b"kinds", "scores", b"scores", "segments", b"segments", "serving_info", b"serving_info", "source_ranks", b"source_ranks", "source_scores", b"source_scores", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -437,6 +443,88 @@ class UpsertListsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpsertListsResponse: _TypeAlias = UpsertListsResponse  # noqa: Y015
+
+@_typing.final
+class Campaign(_message.Message):
+    """Campaign is what an ad pays. Money is in millionths of the marketplace's currency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    BID_MICROS_FIELD_NUMBER: _builtins.int
+    DAILY_BUDGET_MICROS_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """item_id of the ad."""
+    bid_micros: _builtins.int
+    """bid_micros is what a click costs, as bid when it is counted; at most a million."""
+    daily_budget_micros: _builtins.int
+    """daily_budget_micros is the most that a day may cost, but for clicks on what was shown before it
+    was spent; 0 is no limit; at most a billion.
+    """
+    ended: _builtins.bool
+    """ended takes the campaign out: the ad is then shown and pays nothing. DeleteItems takes out ads."""
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        bid_micros: _builtins.int = ...,
+        daily_budget_micros: _builtins.int = ...,
+        ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bid_micros", b"bid_micros", "daily_budget_micros", b"daily_budget_micros", "ended", b"ended", "item_id", b"item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Campaign: _TypeAlias = Campaign  # noqa: Y015
+
+@_typing.final
+class UpsertCampaignsRequest(_message.Message):
+    """UpsertCampaignsRequest carries campaigns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGNS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def campaigns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Campaign]:
+        """campaigns to put in; an item must not be there twice."""
+
+    def __init__(
+        self,
+        *,
+        campaigns: _abc.Iterable[Global___Campaign] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaigns", b"campaigns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpsertCampaignsRequest: _TypeAlias = UpsertCampaignsRequest  # noqa: Y015
+
+@_typing.final
+class UpsertCampaignsResponse(_message.Message):
+    """UpsertCampaignsResponse says how to see the campaigns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    freshness_token: _builtins.str
+    """freshness_token makes a later Retrieve or Recommend see the campaigns."""
+    def __init__(
+        self,
+        *,
+        freshness_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness_token", b"freshness_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpsertCampaignsResponse: _TypeAlias = UpsertCampaignsResponse  # noqa: Y015
 
 @_typing.final
 class GetIndexInfoRequest(_message.Message):

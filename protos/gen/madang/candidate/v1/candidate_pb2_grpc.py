@@ -60,6 +60,11 @@ class CandidateServiceStub:
                 request_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsRequest.SerializeToString,
                 response_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsResponse.FromString,
                 _registered_method=True)
+        self.UpsertCampaigns = channel.unary_unary(
+                '/madang.candidate.v1.CandidateService/UpsertCampaigns',
+                request_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertCampaignsRequest.SerializeToString,
+                response_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertCampaignsResponse.FromString,
+                _registered_method=True)
         self.GetIndexInfo = channel.unary_unary(
                 '/madang.candidate.v1.CandidateService/GetIndexInfo',
                 request_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.GetIndexInfoRequest.SerializeToString,
@@ -116,6 +121,16 @@ class CandidateServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpsertCampaigns(self, request, context):
+        """UpsertCampaigns puts the campaigns of ads in, or replaces them. An ad without one is shown and
+        pays nothing. One with a daily budget is shown from the next pacing batch on, to as many users
+        as spread the budget over the day, and no more once it is spent. All or none are taken. Visible
+        as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetIndexInfo(self, request, context):
         """GetIndexInfo tells what is loaded. Errors: NOT_READY.
         """
@@ -150,6 +165,11 @@ def add_CandidateServiceServicer_to_server(servicer, server):
                     servicer.UpsertLists,
                     request_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsRequest.FromString,
                     response_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsResponse.SerializeToString,
+            ),
+            'UpsertCampaigns': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpsertCampaigns,
+                    request_deserializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertCampaignsRequest.FromString,
+                    response_serializer=madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertCampaignsResponse.SerializeToString,
             ),
             'GetIndexInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetIndexInfo,
@@ -293,6 +313,33 @@ class CandidateService:
             '/madang.candidate.v1.CandidateService/UpsertLists',
             madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsRequest.SerializeToString,
             madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertListsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpsertCampaigns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madang.candidate.v1.CandidateService/UpsertCampaigns',
+            madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertCampaignsRequest.SerializeToString,
+            madang_dot_candidate_dot_v1_dot_candidate__pb2.UpsertCampaignsResponse.FromString,
             options,
             channel_credentials,
             insecure,

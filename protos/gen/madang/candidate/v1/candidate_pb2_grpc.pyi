@@ -57,6 +57,12 @@ class CandidateServiceStub:
     what the source "cohort" proposes. Visible as UpsertItems says. Errors: FIELD_INVALID,
     SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
     """
+    UpsertCampaigns: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.UpsertCampaignsRequest, _candidate_pb2.UpsertCampaignsResponse]
+    """UpsertCampaigns puts the campaigns of ads in, or replaces them. An ad without one is shown and
+    pays nothing. One with a daily budget is shown from the next pacing batch on, to as many users
+    as spread the budget over the day, and no more once it is spent. All or none are taken. Visible
+    as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+    """
     GetIndexInfo: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.GetIndexInfoRequest, _candidate_pb2.GetIndexInfoResponse]
     """GetIndexInfo tells what is loaded. Errors: NOT_READY."""
 
@@ -88,6 +94,12 @@ class CandidateServiceAsyncStub(CandidateServiceStub):
     """UpsertLists puts lists in that were made beforehand for segments of users, or replaces them:
     what the source "cohort" proposes. Visible as UpsertItems says. Errors: FIELD_INVALID,
     SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
+    """
+    UpsertCampaigns: _aio.UnaryUnaryMultiCallable[_candidate_pb2.UpsertCampaignsRequest, _candidate_pb2.UpsertCampaignsResponse]  # type: ignore[assignment]
+    """UpsertCampaigns puts the campaigns of ads in, or replaces them. An ad without one is shown and
+    pays nothing. One with a daily budget is shown from the next pacing batch on, to as many users
+    as spread the budget over the day, and no more once it is spent. All or none are taken. Visible
+    as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
     """
     GetIndexInfo: _aio.UnaryUnaryMultiCallable[_candidate_pb2.GetIndexInfoRequest, _candidate_pb2.GetIndexInfoResponse]  # type: ignore[assignment]
     """GetIndexInfo tells what is loaded. Errors: NOT_READY."""
@@ -147,6 +159,18 @@ class CandidateServiceServicer(metaclass=_abc_1.ABCMeta):
         """UpsertLists puts lists in that were made beforehand for segments of users, or replaces them:
         what the source "cohort" proposes. Visible as UpsertItems says. Errors: FIELD_INVALID,
         SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def UpsertCampaigns(
+        self,
+        request: _candidate_pb2.UpsertCampaignsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_candidate_pb2.UpsertCampaignsResponse, _abc.Awaitable[_candidate_pb2.UpsertCampaignsResponse]]:
+        """UpsertCampaigns puts the campaigns of ads in, or replaces them. An ad without one is shown and
+        pays nothing. One with a daily budget is shown from the next pacing batch on, to as many users
+        as spread the budget over the day, and no more once it is spent. All or none are taken. Visible
+        as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

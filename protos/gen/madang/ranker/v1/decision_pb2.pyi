@@ -58,6 +58,10 @@ class Decision(_message.Message):
     REACTIVES_FIELD_NUMBER: _builtins.int
     REACTIVE_WEIGHT_FIELD_NUMBER: _builtins.int
     EXPLORATION_FIELD_NUMBER: _builtins.int
+    HIDES_FIELD_NUMBER: _builtins.int
+    ANNOYANCE_WEIGHT_FIELD_NUMBER: _builtins.int
+    BIDS_FIELD_NUMBER: _builtins.int
+    REVENUE_WEIGHT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """request_id of the page."""
     user_id: _builtins.str
@@ -104,6 +108,14 @@ class Decision(_message.Message):
     """reactives say how near each item is to what the user just did, float32 [n] in [0, 1]."""
     reactive_weight: _builtins.float
     """reactive_weight of that in the score."""
+    hides: _builtins.bytes
+    """hides are P(hide), float32 [n]; empty when scoring was degraded."""
+    annoyance_weight: _builtins.float
+    """annoyance_weight of P(hide), which is taken off the score."""
+    bids: _builtins.bytes
+    """bids are what ads pay for a click, in the marketplace's currency, float32 [n]; 0 for none."""
+    revenue_weight: _builtins.float
+    """revenue_weight of bid times P(click) in the score."""
     @_builtins.property
     def place(self) -> _place_pb2.Place:
         """place it was asked for."""
@@ -163,10 +175,14 @@ class Decision(_message.Message):
         reactives: _builtins.bytes = ...,
         reactive_weight: _builtins.float = ...,
         exploration: Global___Exploration | None = ...,
+        hides: _builtins.bytes = ...,
+        annoyance_weight: _builtins.float = ...,
+        bids: _builtins.bytes = ...,
+        revenue_weight: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exploration", b"exploration", "model", b"model", "place", b"place", "request_time", b"request_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_weight", b"click_weight", "clicks", b"clicks", "context_floats", b"context_floats", "context_ints", b"context_ints", "degraded", b"degraded", "exploration", b"exploration", "first_position", b"first_position", "item_floats", b"item_floats", "item_ids", b"item_ids", "item_ints", b"item_ints", "kinds", b"kinds", "model", b"model", "order_weight", b"order_weight", "orders", b"orders", "place", b"place", "propensities", b"propensities", "reactive_weight", b"reactive_weight", "reactives", b"reactives", "request_id", b"request_id", "request_time", b"request_time", "scores", b"scores", "source_ranks", b"source_ranks", "source_scores", b"source_scores", "sources", b"sources", "surface", b"surface", "user_floats", b"user_floats", "user_id", b"user_id", "user_ints", b"user_ints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annoyance_weight", b"annoyance_weight", "bids", b"bids", "click_weight", b"click_weight", "clicks", b"clicks", "context_floats", b"context_floats", "context_ints", b"context_ints", "degraded", b"degraded", "exploration", b"exploration", "first_position", b"first_position", "hides", b"hides", "item_floats", b"item_floats", "item_ids", b"item_ids", "item_ints", b"item_ints", "kinds", b"kinds", "model", b"model", "order_weight", b"order_weight", "orders", b"orders", "place", b"place", "propensities", b"propensities", "reactive_weight", b"reactive_weight", "reactives", b"reactives", "request_id", b"request_id", "request_time", b"request_time", "revenue_weight", b"revenue_weight", "scores", b"scores", "source_ranks", b"source_ranks", "source_scores", b"source_scores", "sources", b"sources", "surface", b"surface", "user_floats", b"user_floats", "user_id", b"user_id", "user_ints", b"user_ints"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,7 +34,7 @@ class _FeedbackTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Feedback
     FEEDBACK_TYPE_IMPRESSION: _FeedbackType.ValueType  # 1
     """FEEDBACK_TYPE_IMPRESSION: the item was seen."""
     FEEDBACK_TYPE_CLICK: _FeedbackType.ValueType  # 2
-    """FEEDBACK_TYPE_CLICK: the item was opened."""
+    """FEEDBACK_TYPE_CLICK: the item was opened. An ad's campaign pays its bid."""
     FEEDBACK_TYPE_CONVERSION: _FeedbackType.ValueType  # 3
     """FEEDBACK_TYPE_CONVERSION: the item was ordered, bought or visited."""
     FEEDBACK_TYPE_HIDE: _FeedbackType.ValueType  # 4
@@ -50,7 +50,7 @@ FEEDBACK_TYPE_UNSPECIFIED: FeedbackType.ValueType  # 0
 FEEDBACK_TYPE_IMPRESSION: FeedbackType.ValueType  # 1
 """FEEDBACK_TYPE_IMPRESSION: the item was seen."""
 FEEDBACK_TYPE_CLICK: FeedbackType.ValueType  # 2
-"""FEEDBACK_TYPE_CLICK: the item was opened."""
+"""FEEDBACK_TYPE_CLICK: the item was opened. An ad's campaign pays its bid."""
 FEEDBACK_TYPE_CONVERSION: FeedbackType.ValueType  # 3
 """FEEDBACK_TYPE_CONVERSION: the item was ordered, bought or visited."""
 FEEDBACK_TYPE_HIDE: FeedbackType.ValueType  # 4
@@ -166,6 +166,7 @@ class RecommendedItem(_message.Message):
     CONVERSION_PROBABILITY_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
     EXPLORED_FIELD_NUMBER: _builtins.int
+    HIDE_PROBABILITY_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """item_id of the item."""
     kind: _place_pb2.ItemKind.ValueType
@@ -178,6 +179,8 @@ class RecommendedItem(_message.Message):
     """conversion_probability in [0, 1] if seen (not given a click); 0 when scoring was degraded."""
     explored: _builtins.bool
     """explored says that the bandit put the item here, not its score."""
+    hide_probability: _builtins.float
+    """hide_probability in [0, 1] if seen: how likely the item annoys; 0 when scoring was degraded."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceRank]:
         """reasons are the sources that proposed the item, best rank first."""
@@ -192,10 +195,11 @@ class RecommendedItem(_message.Message):
         conversion_probability: _builtins.float = ...,
         reasons: _abc.Iterable[Global___SourceRank] | None = ...,
         explored: _builtins.bool = ...,
+        hide_probability: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_probability", b"click_probability", "conversion_probability", b"conversion_probability", "explored", b"explored", "item_id", b"item_id", "kind", b"kind", "reasons", b"reasons", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_probability", b"click_probability", "conversion_probability", b"conversion_probability", "explored", b"explored", "hide_probability", b"hide_probability", "item_id", b"item_id", "kind", b"kind", "reasons", b"reasons", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -306,14 +310,17 @@ class RankResponse(_message.Message):
     CLICK_PROBABILITIES_FIELD_NUMBER: _builtins.int
     CONVERSION_PROBABILITIES_FIELD_NUMBER: _builtins.int
     SERVING_INFO_FIELD_NUMBER: _builtins.int
+    HIDE_PROBABILITIES_FIELD_NUMBER: _builtins.int
     scores: _builtins.bytes
-    """scores are utilities of click and order, little-endian float32, descending; the user's last
-    actions count in Recommend only.
+    """scores are utilities of click, order and hide, little-endian float32, descending; the user's
+    last actions and what ads pay count in Recommend only.
     """
     click_probabilities: _builtins.bytes
     """click_probabilities are little-endian float32 in [0, 1]."""
     conversion_probabilities: _builtins.bytes
     """conversion_probabilities are little-endian float32 in [0, 1]."""
+    hide_probabilities: _builtins.bytes
+    """hide_probabilities are little-endian float32 in [0, 1]."""
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """item_ids in order."""
@@ -330,10 +337,11 @@ class RankResponse(_message.Message):
         click_probabilities: _builtins.bytes = ...,
         conversion_probabilities: _builtins.bytes = ...,
         serving_info: _serving_info_pb2.ServingInfo | None = ...,
+        hide_probabilities: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["serving_info", b"serving_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_probabilities", b"click_probabilities", "conversion_probabilities", b"conversion_probabilities", "item_ids", b"item_ids", "scores", b"scores", "serving_info", b"serving_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_probabilities", b"click_probabilities", "conversion_probabilities", b"conversion_probabilities", "hide_probabilities", b"hide_probabilities", "item_ids", b"item_ids", "scores", b"scores", "serving_info", b"serving_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

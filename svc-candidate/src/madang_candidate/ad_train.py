@@ -1,0 +1,150 @@
+"""Trains the embedding networks of ads.
+
+Loss: preference loss, the cross entropy of clicks by a small network over both vectors, plus
+similarity loss, their cross entropy by the cosine alone: a click pulls the (user, context) vector
+and the ad's together, none pushes them apart. Only the vectors are served.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from madang_candidate.ad_model import AdNetwork, Preference, QueryNetwork
+from madang_candidate.model import TowerConfig
+from madang_candidate.train import Floats, Ints, export_network
+from madang_runtime.models.inputs import InputRows
+from madang_runtime.models.manifest import FeatureRef
+
+
+@dataclass(frozen=True)
+class AdExamples:
+    """n impressions.
+
+    Attributes:
+        users, items: feature rows that `user_row` and `item_row` point into.
+        context: n rows.
+        clicked: of each impression, [n].
+    """
+
+    users: InputRows
+    items: InputRows
+    user_row: Ints
+    item_row: Ints
+    context: InputRows
+    clicked: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class AdTraining:
+    """How to train."""
+
+    epochs: int = 3
+    batch: int = 1024
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-5
+    seed: int = 7
+
+
+@dataclass(frozen=True)
+class TrainedAds:
+    """The networks that serve."""
+
+    query: QueryNetwork
+    ad: AdNetwork
+
+
+class _Similarity(nn.Module):
+    """Logits of a click from the cosine of two vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(5.0))
+        self.bias = nn.Parameter(torch.tensor(-2.0))
+
+    def forward(self, query: Tensor, ad: Tensor) -> Tensor:
+        logits: Tensor = self.scale * (query * ad).sum(1) + self.bias
+        return logits
+
+
+def train_ads(
+    examples: AdExamples,
+    config: TowerConfig,
+    features: list[FeatureRef],
+    views: tuple[str, str],
+    how: AdTraining = AdTraining(),
+    progress: Callable[[float], None] = lambda _: None,
+) -> TrainedAds:
+    """Train the networks; `views` names the user and the item view."""
+    torch.manual_seed(how.seed)
+    rng = np.random.default_rng(how.seed)
+    query = QueryNetwork(config, features, views[0])
+    ad = AdNetwork(config, features, views[1], query)
+    query.standardise.fit(query.numbers_of(torch.from_numpy(examples.users.floats)))
+    ad.standardise.fit(ad.numbers_of(torch.from_numpy(examples.items.floats)))
+    heads = Preference(config), _Similarity()
+    parameters = {p for part in (query, ad, *heads) for p in part.parameters()}
+    optimiser = torch.optim.Adam(
+        parameters, lr=how.learning_rate, weight_decay=how.weight_decay, foreach=True
+    )
+    n = len(examples.clicked)
+    steps = how.epochs * max(1, n // how.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, how.learning_rate, total_steps=steps + 1
+    )
+    clicked = torch.from_numpy(examples.clicked).float()
+    for step in range(steps):
+        batch = rng.integers(0, n, how.batch)
+        vectors = _vectors(query, ad, examples, batch)
+        preference, similarity = (_cross_entropy(head(*vectors), clicked[batch]) for head in heads)
+        optimiser.zero_grad(set_to_none=True)
+        (preference + similarity).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        progress((step + 1) / steps)
+    return TrainedAds(query.eval(), ad.eval())
+
+
+def _vectors(
+    query: QueryNetwork, ad: AdNetwork, examples: AdExamples, rows: Ints
+) -> tuple[Tensor, Tensor]:
+    users, items, context = examples.users, examples.items, examples.context
+    of_user, of_item = examples.user_row[rows], examples.item_row[rows]
+    asked = users.ints[of_user], users.floats[of_user], context.ints[rows], context.floats[rows]
+    shown = items.ints[of_item], items.floats[of_item]
+    return query(*map(torch.from_numpy, asked)), ad(*map(torch.from_numpy, shown))
+
+
+def _cross_entropy(logits: Tensor, clicked: Tensor) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(logits, clicked)
+
+
+def ad_vectors(networks: TrainedAds, ads: InputRows) -> Floats:
+    """The ads' vectors, float32, shape [n, dimension], of length 1."""
+    with torch.no_grad():
+        vectors = networks.ad(torch.from_numpy(ads.ints), torch.from_numpy(ads.floats))
+    array: Floats = vectors.numpy()
+    return array
+
+
+def export_query(networks: TrainedAds, examples: AdExamples) -> bytes:
+    """The user and context networks as ONNX; inputs are named as the arguments of `forward`."""
+    users, context = examples.users, examples.context
+    return export_network(
+        networks.query,
+        {
+            "user_ints": users.ints,
+            "user_floats": users.floats,
+            "context_ints": context.ints,
+            "context_floats": context.floats,
+        },
+    )
+
+
+def export_ad(networks: TrainedAds, examples: AdExamples) -> bytes:
+    """The ad network as ONNX: `ints` and `floats` of ads → `vector`."""
+    items = examples.items
+    return export_network(networks.ad, {"ints": items.ints, "floats": items.floats})

@@ -1,0 +1,1 @@
+"""What ads spend, and how it is spread over the day."""
