@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-warn-script-locat
 EDITABLE := --no-build-isolation $(foreach p,$(PACKAGES),-e $(p))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check unit bench bench-loop bench-bandit bench-cohort bench-regret clean lock
+.PHONY: help setup demo test lint types proto proto-check unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads clean lock
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -61,6 +61,8 @@ bench-loop: $(VENV)/.dev ## Measure how fast feedback is taken, applied and seen
 	@$(BIN)/python bench/loop.py
 bench-bandit: $(VENV)/.dev ## Measure what the bandit costs against its arms.
 	@$(BIN)/python bench/bandit.py
+bench-ads: $(VENV)/.dev ## Measure ads: drilled down, served, paced.
+	@$(BIN)/python bench/ads.py
 bench-cohort: $(VENV)/.dev ## Measure batch serving of 10 million users.
 	@$(BIN)/python bench/cohort.py
 bench-regret: $(VENV)/.dev ## Measure what late feedback costs bandits.

@@ -11,11 +11,13 @@ from rich.console import Console
 
 from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
+from madang_cli.advert import AdSlot
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, wait_for
 from madang_cli.mesh.processes import ProcessFailedError
 from madang_cli.newcomer import NEWCOMER, SURFACE, Newcomer
 from madang_cli.show import (
     Catalogue,
+    print_ads,
     print_data,
     print_feed,
     print_moves,
@@ -61,16 +63,17 @@ def run_demo(source: DataSource, home: Path, console: Console) -> None:
             gateway = mesh.info.gateway
             shop = Newcomer(data.tables, data.truth, workspace.features, gateway)
             _newcomer(shop, gateway, catalogue, console)
-        console.rule("[bold]6 · the feed's request, traced")
+            console.rule("[bold]6 · ads")
+            _ads(mesh.info, data.tables, catalogue, console)
+        console.rule(f"[bold]{7 if data.truth else 5} · the feed's request, traced")
         draw_trace(mesh.info, trace_id, console)
     console.print("\nEverything is stopped. Next: [bold]madang up[/], see the README.")
 
 
 def _feed(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console) -> str:
     """Show someone's feed and how feedback changes it; returns the feed's trace id."""
-    session = _someone(tables)
-    user = session["user_id"]
-    place = place_pb2.Place(latitude=session["latitude"], longitude=session["longitude"])
+    request = _request(_someone(tables))
+    user, place = request.user_id, request.place
     past = tables.frames["actions"].filter(
         (pl.col("user_id") == user)
         & (pl.col("type") == "order")
@@ -82,8 +85,6 @@ def _feed(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console
         f"[bold]{user}[/] at {place.latitude:.4f}, {place.longitude:.4f}; {len(past)} orders "
         f"before, most from {', '.join(names)}"
     )
-    request = ranker_pb2.RecommendRequest(user_id=user, place=place, page_size=10)
-    request.request_time.FromMilliseconds(session["time"])
     with grpc.insecure_channel(info.gateway) as channel:
         ranker = ranker_pb2_grpc.RankerServiceStub(channel)
         for _ in range(20):  # connections and memory settle
@@ -109,6 +110,34 @@ def _newcomer(shop: Newcomer, gateway: str, catalogue: Catalogue, console: Conso
     with grpc.insecure_channel(gateway) as channel:
         ranker = ranker_pb2_grpc.RankerServiceStub(channel)
         print_why(_explain(ranker, shop.last_page.request_id, NEWCOMER), catalogue, console, 2)
+
+
+def _ads(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console) -> None:
+    """Someone's ads; and one whose budget is spent."""
+    with grpc.insecure_channel(info.gateway) as channel:
+        slot = AdSlot(channel, _request(_someone(tables)), catalogue)
+        page = slot.page(least=3)
+        print_ads(page, catalogue, console)
+        ranker = ranker_pb2_grpc.RankerServiceStub(channel)
+        best = page.items[0].item_id
+        print_why(_explain(ranker, page.request_id, best), catalogue, console, 2)
+        spent = slot.spend(best)
+    console.print(
+        f"{spent.clicks} users open it at {catalogue.bid(best):,.0f} won each, and its "
+        f"{catalogue.daily_budget(best):,.0f} won for the day are spent.\n"
+        f"{spent.seconds * 1000:,.0f} ms later no page shows it."
+    )
+
+
+def _request(session: dict[str, Any]) -> ranker_pb2.RecommendRequest:
+    """The feed of a session."""
+    request = ranker_pb2.RecommendRequest(
+        user_id=session["user_id"],
+        place=place_pb2.Place(latitude=session["latitude"], longitude=session["longitude"]),
+        page_size=10,
+    )
+    request.request_time.FromMilliseconds(session["time"])
+    return request
 
 
 def _loop(

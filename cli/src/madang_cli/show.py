@@ -104,6 +104,14 @@ class Catalogue:
         """The category's name."""
         return str(self._items[item_id]["category_name"])
 
+    def bid(self, item_id: str) -> float:
+        """What an ad pays for a click."""
+        return float(self._items[item_id]["bid"])
+
+    def daily_budget(self, item_id: str) -> float:
+        """The most that an ad pays a day."""
+        return float(self._items[item_id]["daily_budget"])
+
     def kilometres(self, item_id: str, place: place_pb2.Place) -> float:
         """How far an item is from a place."""
         item = self._items[item_id]
@@ -188,6 +196,28 @@ def print_moves(
     return [item.item_id for _, _, item in rises]
 
 
+def print_ads(
+    answer: ranker_pb2.RecommendResponse, catalogue: Catalogue, console: Console, most: int = 5
+) -> None:
+    """The best ads of a page, by what speaks for and against them."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("#", justify="right", min_width=2)
+    table.add_column("ad", no_wrap=True, max_width=29 if console.width < 100 else None)
+    for column in ("click", "order", "hide", "bid", "score"):
+        table.add_column(column, justify="right", min_width=5)
+    for number, item in enumerate(answer.items[:most], 1):
+        table.add_row(
+            str(number),
+            catalogue.name(item.item_id),
+            f"{item.click_probability:.1%}",
+            f"{item.conversion_probability:.1%}",
+            f"{item.hide_probability:.1%}",
+            f"{catalogue.bid(item.item_id):,.0f}",
+            f"{item.score:.3f}",
+        )
+    console.print(table)
+
+
 def print_waves(waves: list[Wave], console: Console) -> None:
     """How a fresh shop found its audience."""
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
@@ -215,6 +245,7 @@ def print_why(
         f"[bold]{catalogue.name(answer.item_id)}[/] was #{answer.position} for {answer.user_id}"
     )
     terms = " + ".join(f"{t.weight:g} × {t.name} {t.value:.3f}" for t in answer.terms)
+    terms = terms.replace("+ -", "- ")
     console.print(f"  score      {answer.score:.3f}" + (f" = {terms}" if terms else ""))
     found = ", ".join(f"{s.source} #{s.rank}" for s in answer.reasons)
     console.print(f"  found by   {found}")

@@ -94,7 +94,7 @@ class Lists:
 
     def ours(self, s: int, allowed: Rows) -> Rows:
         """Rows of all candidates of session s, as Recommend orders them."""
-        query = self._query(s, allowed)
+        query = self.query(s, allowed)
         rows = self._retrieval.retrieve(query, self._surface.sources).rows
         items = InputRows(self._items.ints[rows], self._items.floats[rows])
         scores = self._scorer.score(ScoreRequest(query.user, _row(self.context, s), items))
@@ -103,9 +103,10 @@ class Lists:
 
     def of_cohort(self, s: int, allowed: Rows) -> Rows:
         """Rows of the list made beforehand for the user's segment."""
-        return self._retrieval.retrieve(self._query(s, allowed), ["cohort"]).rows
+        return self._retrieval.retrieve(self.query(s, allowed), ["cohort"]).rows
 
-    def _query(self, s: int, allowed: Rows) -> Query:
+    def query(self, s: int, allowed: Rows) -> Query:
+        """What the sources are asked for session s."""
         lat, lng = self._place(s)
         user, context = _row(self._users, self.user_rows[s]), _row(self.context, s)
         return Query(

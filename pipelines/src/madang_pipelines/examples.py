@@ -36,6 +36,10 @@ class Snapshots:
         items = [builder.items(p) for p in range(periods)]
         return cls(_stack(users), _stack(items), len(users[0].ints), len(items[0].ints))
 
+    def catalogue(self, period: int) -> Ints:
+        """The rows of all items as of the beginning of a period."""
+        return period * self.item_count + np.arange(self.item_count)
+
 
 def _stack(rows: list[InputRows]) -> InputRows:
     return InputRows(
@@ -81,8 +85,12 @@ def dcn_examples(
     )
 
 
-def ad_examples(impressions: DcnExamples) -> AdExamples:
-    """The impressions of ads, and of shops: an ad is clicked for what it shows."""
+def ad_examples(impressions: DcnExamples, snapshots: Snapshots, period: int) -> AdExamples:
+    """The impressions of ads, and of shops: an ad is clicked for what it shows.
+
+    Args:
+        period: whose catalogue items are drawn from.
+    """
     session = impressions.session
     context = impressions.context
     return AdExamples(
@@ -92,6 +100,7 @@ def ad_examples(impressions: DcnExamples) -> AdExamples:
         item_row=impressions.item_row,
         context=InputRows(context.ints[session], context.floats[session]),
         clicked=impressions.clicked,
+        catalogue=snapshots.catalogue(period),
     )
 
 
@@ -109,5 +118,5 @@ def tower_examples(impressions: DcnExamples, snapshots: Snapshots, period: int) 
         user_row=impressions.user_row[session],
         item_row=impressions.item_row[positive],
         context=InputRows(impressions.context.ints[session], impressions.context.floats[session]),
-        catalogue=period * snapshots.item_count + np.arange(snapshots.item_count),
+        catalogue=snapshots.catalogue(period),
     )

@@ -147,7 +147,7 @@ def train_all(
     kinds = tables.frames["items"]["kind"].to_numpy()
     trained_ads = None
     if (kinds == place_pb2.ITEM_KIND_AD).any() and tables.real_impressions:
-        of_ads = ad_examples(impressions)
+        of_ads = ad_examples(impressions, snapshots, tables.test_period - 1)
         trained_ads = train_ads(
             of_ads,
             TowerConfig(**sizes, dimension=_AD_DIMENSION, small=_AD_DIMENSION),

@@ -2,7 +2,9 @@
 
 Loss: preference loss, the cross entropy of clicks by a small network over both vectors, plus
 similarity loss, their cross entropy by the cosine alone: a click pulls the (user, context) vector
-and the ad's together, none pushes them apart. Only the vectors are served.
+and the ad's together, none pushes them apart. Items drawn at random count as not clicked in the
+latter, since impressions only tell apart what was worth showing at the place. Only the vectors are
+served.
 """
 
 from collections.abc import Callable
@@ -28,6 +30,7 @@ class AdExamples:
         users, items: feature rows that `user_row` and `item_row` point into.
         context: n rows.
         clicked: of each impression, [n].
+        catalogue: rows of `items` that are drawn at random, one an item.
     """
 
     users: InputRows
@@ -36,14 +39,22 @@ class AdExamples:
     item_row: Ints
     context: InputRows
     clicked: NDArray[np.bool_]
+    catalogue: Ints
 
 
 @dataclass(frozen=True)
 class AdTraining:
-    """How to train."""
+    """How to train.
 
-    epochs: int = 3
+    Attributes:
+        drawn: items drawn at random for a batch.
+        drawn_weight: of their loss beside that of the impressions.
+    """
+
+    epochs: int = 2
     batch: int = 1024
+    drawn: int = 256
+    drawn_weight: float = 3.0
     learning_rate: float = 3e-3
     weight_decay: float = 1e-5
     seed: int = 7
@@ -58,15 +69,15 @@ class TrainedAds:
 
 
 class _Similarity(nn.Module):
-    """Logits of a click from the cosine of two vectors."""
+    """Logits of a click from cosines."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.tensor(5.0))
+        self.scale = nn.Parameter(torch.tensor(16.0))
         self.bias = nn.Parameter(torch.tensor(-2.0))
 
-    def forward(self, query: Tensor, ad: Tensor) -> Tensor:
-        logits: Tensor = self.scale * (query * ad).sum(1) + self.bias
+    def forward(self, cosines: Tensor) -> Tensor:
+        logits: Tensor = self.scale * cosines + self.bias
         return logits
 
 
@@ -85,8 +96,8 @@ def train_ads(
     ad = AdNetwork(config, features, views[1], query)
     query.standardise.fit(query.numbers_of(torch.from_numpy(examples.users.floats)))
     ad.standardise.fit(ad.numbers_of(torch.from_numpy(examples.items.floats)))
-    heads = Preference(config), _Similarity()
-    parameters = {p for part in (query, ad, *heads) for p in part.parameters()}
+    preference, similarity = Preference(config), _Similarity()
+    parameters = {p for part in (query, ad, preference, similarity) for p in part.parameters()}
     optimiser = torch.optim.Adam(
         parameters, lr=how.learning_rate, weight_decay=how.weight_decay, foreach=True
     )
@@ -98,10 +109,16 @@ def train_ads(
     clicked = torch.from_numpy(examples.clicked).float()
     for step in range(steps):
         batch = rng.integers(0, n, how.batch)
-        vectors = _vectors(query, ad, examples, batch)
-        preference, similarity = (_cross_entropy(head(*vectors), clicked[batch]) for head in heads)
+        drawn = rng.choice(examples.catalogue, how.drawn)
+        asked, shown = _vectors(query, ad, examples, batch)
+        others = ad(*_tensors(examples.items, drawn))
+        loss = (
+            _cross_entropy(preference(asked, shown), clicked[batch])
+            + _cross_entropy(similarity((asked * shown).sum(1)), clicked[batch])
+            + how.drawn_weight * nn.functional.softplus(similarity(asked @ others.T)).mean()
+        )
         optimiser.zero_grad(set_to_none=True)
-        (preference + similarity).backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         progress((step + 1) / steps)
@@ -111,11 +128,13 @@ def train_ads(
 def _vectors(
     query: QueryNetwork, ad: AdNetwork, examples: AdExamples, rows: Ints
 ) -> tuple[Tensor, Tensor]:
-    users, items, context = examples.users, examples.items, examples.context
-    of_user, of_item = examples.user_row[rows], examples.item_row[rows]
-    asked = users.ints[of_user], users.floats[of_user], context.ints[rows], context.floats[rows]
-    shown = items.ints[of_item], items.floats[of_item]
-    return query(*map(torch.from_numpy, asked)), ad(*map(torch.from_numpy, shown))
+    user = _tensors(examples.users, examples.user_row[rows])
+    context = _tensors(examples.context, rows)
+    return query(*user, *context), ad(*_tensors(examples.items, examples.item_row[rows]))
+
+
+def _tensors(inputs: InputRows, rows: Ints) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(inputs.ints[rows]), torch.from_numpy(inputs.floats[rows])
 
 
 def _cross_entropy(logits: Tensor, clicked: Tensor) -> Tensor:
