@@ -21,7 +21,7 @@ from load import drive
 from numpy.typing import NDArray
 from rich.table import Table
 
-from madang.candidate.v1 import candidate_pb2
+from madang.common.v1 import place_pb2
 from madang.ranker.v1 import pacing_pb2, ranker_pb2, ranker_pb2_grpc
 from madang_candidate.campaigns import PacedAds
 from madang_candidate.index import top
@@ -30,14 +30,13 @@ from madang_cli.show import steps
 from madang_cli.workspace import DataSet, DataSource, Workspace, load
 from madang_pipelines.city.simulate import CitySize
 from madang_pipelines.evaluation import Lists
-from madang_pipelines.publish import campaign_upserts, publish
+from madang_pipelines.publish import campaign_upserts, publish, saved_campaigns
 from madang_pipelines.training import Recipe
 from madang_ranker.campaigns.pacing import BATCH_KEY, Pacer
 from madang_ranker.campaigns.spend import spend_name
 from madang_runtime.changelog.base import Count
 from madang_runtime.changelog.compacted_memory import MemoryCompactedLog
 from madang_runtime.changelog.memory import MemoryChangeLog
-from madang_runtime.changelog.table import LogTable
 
 HOME = Path("run/bench-ads")
 CITY = CitySize(shops=4000, ads=4000)
@@ -68,7 +67,7 @@ def drilled(workspace: Workspace, data: DataSet) -> Table:
     popular = np.array([counts.get(i, 0) for i in index.ids], np.float32)
     rng = np.random.default_rng(7)
     kept: dict[str, list[float]] = {}
-    ads = index.ads.among(index.existing(None))
+    ads = np.flatnonzero(index.kinds == place_pb2.ITEM_KIND_AD)
     for s in range(len(lists.sessions)):
         query = lists.query(s, ads)
         truth, _ = data.truth.probabilities(
@@ -151,12 +150,10 @@ def a_day(workspace: Workspace, data: DataSet, paced: bool) -> Paced:
     lists = Lists(data.tables, workspace.registry, 3000)
     index, networks, rng = lists.bundle.index, lists.bundle.ads, np.random.default_rng(7)
     assert networks
-    frame = pl.read_parquet(workspace.features / "campaigns.parquet")
+    frame = saved_campaigns(workspace.features)
     made = {c.item_id: c for c in campaign_upserts(frame)}
-    campaigns = LogTable(candidate_pb2.Campaign.FromString)
-    campaigns.apply({i: c.SerializeToString() for i, c in made.items()}, True)
     log, table = MemoryChangeLog(), MemoryCompactedLog()
-    pacer = Pacer(log, table, lambda: made, [1.0] * 22 + [0.0] * 2, 0, 60)
+    pacer = Pacer(log, table, lambda: made, [1.0] * 22 + [0.0] * 2, 0, 60, lambda: 0.0)
     budgets = np.array([made[i].daily_budget_micros for i in frame["item_id"]], np.float64)
     hours = lists.context.ints[:, 0]
     of_hour = [np.flatnonzero(hours == h) for h in range(24)]
@@ -171,13 +168,14 @@ def a_day(workspace: Workspace, data: DataSet, paced: bool) -> Paced:
                 made[i].daily_budget_micros for i in batch.item_ids
             ]
             batch.rates = left.astype("<f4").tobytes()
-        ads = PacedAds(campaigns, batch, index)
+        ads = PacedAds(made, batch, index)
         hour = minute // 60
         visits = rng.poisson(VISITS * share[hour] / 60) if len(of_hour[hour]) else 0
         for s in rng.choice(of_hour[hour], visits).tolist() if visits else ():
             query = lists.query(s, lists.allowed(s))
             user = f"{lists.sessions['user_id'][s]}-{rng.integers(1000)}"
-            allowed = ads.shown_to(user, hour, index.ads.among(query.allowed))
+            near = query.allowed[index.kinds[query.allowed] == place_pb2.ITEM_KIND_AD]
+            allowed = ads.shown_to(user, hour, near)
             shown = index.ads.search(networks.query(query.user, query.context), allowed, SLOTS)[0]
             if not len(shown):
                 continue

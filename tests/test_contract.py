@@ -484,6 +484,9 @@ def test_rank_takes_features_from_the_caller(clients):
     assert refused(rpc, rank(ids, item_features=[nan])) == (
         "INVALID_ARGUMENT NOT_FINITE item_features[0].values"
     )
+    assert refused(rpc, rank(ids, item_features=[*blocks, nan])) == (
+        f"INVALID_ARGUMENT NOT_FINITE item_features[{len(blocks)}].values"
+    )
 
 
 def test_rank_errors(clients):

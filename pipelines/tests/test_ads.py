@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnxruntime as ort
+import polars as pl
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from madang_candidate.ad_train import (
 from madang_candidate.model import TowerConfig
 from madang_pipelines.examples import Snapshots, ad_examples, dcn_examples
 from madang_pipelines.features import FeatureBuilder, model_features
+from madang_pipelines.publish import campaign_upserts, saved_campaigns, with_ended
 from madang_runtime.models.inputs import InputRows
 
 VIEWS = ("user_profile", "item_profile")
@@ -117,6 +119,22 @@ NAMES = {
     4: ("user_ints", "user_floats", "context_ints", "context_floats"),
     2: ("ints", "floats"),
 }
+
+
+def test_campaigns_that_a_training_has_no_more_are_ended(tmp_path):
+    def campaigns(*ids):
+        return pl.DataFrame({"item_id": ids, "bid": 2.5, "daily_budget": 10.0})
+
+    first = with_ended(campaigns("a", "b"), tmp_path / "c")
+    assert first["ended"].to_list() == [False, False]
+    first.write_parquet(tmp_path / "c")
+    second = with_ended(campaigns("b", "c"), tmp_path / "c")
+    assert [(c.item_id, c.bid_micros, c.ended) for c in campaign_upserts(second)] == [
+        ("b", 2_500_000, False),
+        ("c", 2_500_000, False),
+        ("a", 2_500_000, True),
+    ]
+    assert campaign_upserts(saved_campaigns(tmp_path)) == []
 
 
 def test_an_unknown_ad_and_a_newcomer_have_vectors(networks, data):

@@ -1,8 +1,10 @@
 """Our own logs are worth what they say: the value of other policies is known and recovered."""
 
+import shutil
 import uuid
 
 import numpy as np
+import polars as pl
 import pytest
 
 from madang.ranker.v1 import ranker_pb2 as pb
@@ -99,6 +101,16 @@ def test_the_value_of_other_policies_is_recovered_and_a_wrong_one_rejected(logs)
         for name, estimate in evaluation.estimates.items():
             assert estimate.holds(truth), name
             assert not estimate.holds(wrong), name
+
+
+def test_parts_of_different_versions_are_read_as_one_log(logs, tmp_path):
+    folder = tmp_path / "logs"
+    shutil.copytree(logs, folder)
+    (part,) = (folder / "decisions").glob("**/*.parquet")
+    pages = pl.read_parquet(part)
+    pages[: len(pages) // 2].drop("hide", "bid").write_parquet(part.with_name("a.parquet"))
+    pages[len(pages) // 2 :].with_columns(later=1).write_parquet(part)
+    assert len(load_explorations(folder, "home", "CLICK")) == 2 * PAGES
 
 
 def test_what_was_not_seen_or_not_logged_does_not_count(logs, tmp_path):

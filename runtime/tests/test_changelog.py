@@ -188,12 +188,12 @@ def test_an_entry_is_finished_and_counted_in_one_step(log):
     log.append([("1", b"one"), ("2", b"two"), ("3", b"three")])
     one, two, three = (entry.position for entry in take(log))
     a, b = Count("today", "a"), Count("today", "b")
-    assert log.count("g", {one: [a, b], two: [a]}, 60) == 2
-    assert log.counters("today") == {"a": 2, "b": 1}
+    assert log.count("g", {one: [a, b._replace(n=7)], two: [a]}, 60) == 2
+    assert log.counters("today") == {"a": 2, "b": 7}
     assert log.count("g", {one: [a], two: [a], three: [Count("later", "a")]}, 60) == 1, (
         "what another consumer finished meanwhile does not count again"
     )
-    assert log.counters("today") == {"a": 2, "b": 1}
+    assert log.counters("today") == {"a": 2, "b": 7}
     assert log.counters("later") == {"a": 1}
     assert log.counters("never") == {}
     assert log.behind("g") == 0

@@ -100,6 +100,16 @@ def test_a_reader_reaches_a_position_at_once(table):
     follower.close()
 
 
+def test_a_reader_is_renewed_whatever_it_has_reached(table):
+    copy = Copy()
+    follower = follow(table, copy)
+    follower.renew()
+    table.write({"a": b"1"})
+    follower.renew()
+    assert copy.rows == {"a": b"1"}
+    follower.close()
+
+
 def test_a_reader_follows_by_itself(table):
     copy = Copy()
     follower = follow(table, copy, every=0.02)
@@ -204,6 +214,9 @@ def test_a_dead_store_leaves_the_copy_and_says_so():
     assert follower.age >= 0.05
     with pytest.raises(MadangError) as failed:
         follower.reach(1)
+    assert failed.value.reason == reason.ERROR_REASON_NOT_FRESH_YET
+    with pytest.raises(MadangError) as failed:
+        follower.renew()
     assert failed.value.reason == reason.ERROR_REASON_NOT_FRESH_YET
     follower.close()
     with pytest.raises(MadangError) as failed:

@@ -12,10 +12,10 @@ from madang_candidate.campaigns import AdCampaigns
 from madang_candidate.editing import CatalogueEditor
 from madang_candidate.index import AdVectors, ItemIndex, LiveItem
 from madang_runtime.changelog.compacted_memory import MemoryCompactedLog
-from madang_runtime.changelog.table import LogTable
 from madang_runtime.errors import MadangError
 
 ADS = np.arange(0, 50, 5)  # of make_index
+SHOWN_TO_U1 = [10, 20, 25, 40]
 
 
 def campaign(item_id, bid=2_500_000, budget=1):
@@ -26,25 +26,27 @@ class Ads:
     """Campaigns and a pacing batch, without their logs."""
 
     def __init__(self, *campaigns):
-        self.campaigns = LogTable(pb.Campaign.FromString)
-        self.pacing = LogTable(pacing_pb2.PacingBatch.FromString)
-        self.of = AdCampaigns(self.campaigns, self.pacing, 300)
-        self.campaigns.apply({c.item_id: c.SerializeToString() for c in campaigns}, True)
+        self.campaigns = AdCampaigns(300)
+        self.put({c.item_id: c for c in campaigns})
+
+    def put(self, campaigns):
+        changed = {i: c and c.SerializeToString() for i, c in campaigns.items()}
+        self.campaigns.apply_campaigns(changed, False)
 
     def pace(self, age=0.0, **rates):
         batch = pacing_pb2.PacingBatch(
             item_ids=rates, rates=np.array([*rates.values()], "<f4").tobytes()
         )
         batch.made_at.FromMilliseconds(int((time.time() - age) * 1000))
-        self.pacing.apply({"all": batch.SerializeToString()}, True)
+        self.campaigns.apply_pacing({"all": batch.SerializeToString()}, True)
 
-    def allowed(self, index, user="u", rows=None):
-        rows = np.arange(len(index)) if rows is None else rows
-        return self.of.allowed(self.of.of(index), user, rows)
+    def allowed(self, index, user="u"):
+        rows = np.arange(len(index))
+        return self.campaigns.allowed(self.campaigns.of(index), user, rows)
 
 
 def test_without_campaigns_nothing_is_filtered():
-    assert Ads().of.of(make_index()) is None
+    assert Ads().campaigns.of(make_index()) is None
 
 
 def test_an_ad_is_shown_to_its_rate_of_users():
@@ -66,13 +68,13 @@ def test_users_draw_apart_and_ads_draw_apart():
     assert np.mean([a and b for a, b in both]) == pytest.approx(0.25, abs=0.04)
 
 
-def test_it_is_the_same_on_every_replica_and_page():
-    ads = [Ads(campaign("i0"), campaign("i5")) for _ in range(2)]
-    for replica in ads:
-        replica.pace(i0=0.5, i5=0.5)
-    for n in range(20):
-        one, other = (replica.allowed(make_index(), f"u{n}")[0] for replica in ads)
-        assert one.tolist() == other.tolist()
+def test_chance_is_the_same_on_every_replica_and_page():
+    index = make_index()
+    ads = Ads(*(campaign(f"i{row}") for row in ADS))
+    ads.pace(**{f"i{row}": 0.5 for row in ADS})
+    of = ads.campaigns.of(index)
+    assert of.shown_to("u1", 496_000, ADS).tolist() == SHOWN_TO_U1
+    assert of.shown_to("u1", 496_000, ADS[3:]).tolist() == [row for row in SHOWN_TO_U1 if row >= 15]
 
 
 def test_a_budget_that_nobody_watches_is_not_spent():
@@ -84,24 +86,48 @@ def test_a_budget_that_nobody_watches_is_not_spent():
     assert stale is None
     ads.pace(i0=1.0)
     assert 0 in ads.allowed(index)[0]
-    ads.pace(age=301, i0=1.0)
-    rows, stale = ads.allowed(index)
-    assert 0 not in rows
-    assert 5 in rows
-    assert stale.reason_name == "NOT_FRESH_YET"
+    for age in (301, -301):
+        ads.pace(age=age, i0=1.0)
+        rows, stale = ads.allowed(index)
+        assert 0 not in rows
+        assert 5 in rows
+        assert stale.reason_name == "NOT_FRESH_YET"
+        of = ads.campaigns.of(index)
+        assert ads.campaigns.allowed(of, "u", np.arange(1, 50))[1] is None, "no ad with a budget"
 
 
-def test_changes_are_seen_at_once():
+def test_lists_for_nobody_in_particular_leave_out_what_is_spent():
+    index, ads = make_index(), Ads(campaign("i0"), campaign("i5"), campaign("i10", budget=0))
+    ads.pace(i0=0.0, i5=0.01)
+
+    def solvent():
+        return ads.campaigns.solvent(ads.campaigns.of(index), np.arange(11)).tolist()
+
+    assert solvent() == [*range(1, 11)]
+    ads.pace(age=301, i0=0.0, i5=0.01)
+    assert solvent() == [1, 2, 3, 4, 6, 7, 8, 9, 10]
+
+
+def test_a_campaign_of_a_shop_keeps_it_from_nobody():
+    index, ads = make_index(), Ads(campaign("i1"), campaign("gone"))
+    assert 1 in ads.allowed(index)[0]
+    assert ads.campaigns.of(index).bids.tolist() == [0] * 50
+
+
+def test_changes_are_seen_at_once_and_made_ready_before_requests():
     index = make_index()
     ads = Ads(campaign("i0"))
     ads.pace(i0=1.0)
-    assert ads.of.of(index) is ads.of.of(index), "made once"
-    assert ads.of.of(index).bids[[0, 1]].tolist() == [2.5, 0]
-    ads.campaigns.apply({"i0": None, "i5": campaign("i5", 1).SerializeToString()}, False)
-    assert ads.of.of(index).bids[[0, 5]].tolist() == pytest.approx([0, 1e-6])
+    made = ads.campaigns.of(index)
+    assert ads.campaigns.of(index) is made
+    assert made.bids[[0, 1]].tolist() == [2.5, 0]
+    ads.put({"i0": None, "i5": campaign("i5", 1)})
+    made = ads.campaigns.of(index)
+    assert made.bids[[0, 5]].tolist() == pytest.approx([0, 1e-6])
     assert 0 in ads.allowed(index)[0]
-    live = LiveItem("i0", 2, 1, index.trained.vectors[0], None)
-    assert len(ads.of.of(ItemIndex(index.trained, 1000, [live])).bids) == 51
+    live = ItemIndex(index.trained, 1000, [LiveItem("i0", 2, 1, index.trained.vectors[0], None)])
+    assert len(ads.campaigns.of(live).bids) == 51
+    assert ads.campaigns.of(index) is made, "requests that began before keep theirs"
 
 
 def test_campaigns_are_put_in_and_ended():
@@ -119,19 +145,19 @@ def test_campaigns_are_put_in_and_ended():
 
 def test_ads_are_found_by_their_own_vectors():
     vectors = unit(len(ADS), 4)
-    found = AdVectors(ADS, vectors, 50)
-    allowed = found.among(np.array([1, 5, 6, 10, 20, 45]))
-    assert allowed.tolist() == [5, 10, 20, 45]
-    rows, scores = found.search(vectors[4], allowed, 2)
-    assert rows[0] == 20
+    rows, scores = AdVectors(ADS, vectors, 50).search(vectors[4], ADS[1:], 2)
+    assert rows[0] == ADS[4]
     assert scores[0] == pytest.approx(1)
     assert len(rows) == 2
-    assert found.among(np.array([1, 2])).tolist() == []
 
 
-def test_a_live_ad_has_a_vector_of_its_own():
-    index = make_index()
-    assert index.ads.among(np.arange(50)).tolist() == [], "no ad was trained"
-    live = LiveItem("new", 2, 1, index.trained.vectors[0], None, unit(1, 1)[0])
-    index = ItemIndex(index.trained, 1000, [live])
-    assert index.ads.among(np.arange(51)).tolist() == [50]
+def test_a_live_ad_stands_beside_the_trained_ones():
+    vectors = unit(len(ADS) + 1, 4)
+    trained = make_index().trained
+    trained.ad_rows, trained.ad_vectors = ADS, vectors[:-1]
+    again = LiveItem("i5", 2, 1, trained.vectors[5], None, vectors[-1])
+    index = ItemIndex(trained, 1000, [again], deleted=["i10"])
+    allowed = index.allowed(None, 0, [2])
+    assert 5 not in allowed, "the live one took its place"
+    assert 10 not in allowed
+    assert index.ads.search(vectors[-1], np.append(allowed, 50), 1)[0].tolist() == [50]

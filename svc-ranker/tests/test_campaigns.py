@@ -126,7 +126,8 @@ class Day:
 
     def __init__(self, log, campaigns, hours=EVEN):
         self.log, self.table = log, MemoryCompactedLog()
-        self.pacer = Pacer(log, self.table, lambda: campaigns, hours, 0, 60)
+        self.behind = 0.0
+        self.pacer = Pacer(log, self.table, lambda: campaigns, hours, 0, 60, lambda: self.behind)
 
     def batch(self, now):
         self.pacer.make(now)
@@ -161,13 +162,34 @@ def test_batches_follow_the_day(log, campaigns, count_all, clock):
 def test_of_two_pacers_one_moves_the_rates(log, campaigns):
     one = Day(log, campaigns)
     two = Day(log, campaigns)
-    two.pacer = Pacer(log, one.table, lambda: campaigns, EVEN, 0, 60)
+    two.pacer = Pacer(log, one.table, lambda: campaigns, EVEN, 0, 60, lambda: 0.0)
     two.table = one.table
     first, _ = one.batch(NOON)
     again, _ = two.batch(NOON + 20)
     assert first == again
     campaigns["new"] = campaign("new")
     assert set(two.batch(NOON + 21)[1]) == {"a", "new"}, "a new campaign does not wait"
+
+
+def test_a_batch_from_the_future_is_replaced(log, campaigns):
+    day = Day(log, campaigns)
+    day.batch(NOON + 3600)
+    assert day.batch(NOON)[0].made_at.ToMilliseconds() == NOON * 1000
+
+
+def test_nobody_vouches_for_what_is_not_counted(log, campaigns):
+    day = Day(log, campaigns)
+    first, _ = day.batch(NOON)
+    day.behind = 11.0
+    assert day.batch(NOON + 60)[0] == first
+    day.behind = 0.0
+    log.behind(SPEND_GROUP)  # the group is there
+    for _ in range(6):
+        tell(log, "a", n=1000)
+    assert day.batch(NOON + 60)[0] == first
+    while entries := log.take(SPEND_GROUP, "c", 500, 0.0):
+        log.done(SPEND_GROUP, [entry.position for entry in entries])
+    assert day.batch(NOON + 60)[0] != first
 
 
 def test_without_campaigns_nothing_is_published(log):

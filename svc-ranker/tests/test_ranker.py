@@ -113,6 +113,16 @@ def scorer(workspace):
     return DcnScorer(registry.load(RANKER, registry.resolve(RANKER)), Metrics())
 
 
+def test_a_version_without_a_hide_head_annoys_nobody(scorer, monkeypatch):
+    run = scorer._backend.run
+    monkeypatch.setattr(
+        scorer._backend, "run", lambda t: {k: v for k, v in run(t).items() if k != "hide"}
+    )
+    scores = scorer.score(some_request(scorer, 3, 0))
+    assert scores.hide.tolist() == [0, 0, 0]
+    assert (scores.click > 0).all()
+
+
 def some_request(scorer, n, seed):
     rng = np.random.default_rng(seed)
     items = scorer.item_inputs.defaults(n)

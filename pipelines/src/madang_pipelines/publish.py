@@ -50,7 +50,7 @@ def save_features(trained: Trained, folder: Path) -> None:
         _frame(view, ids, rows).write_parquet(folder / f"{view}.parquet")
     trained.segments.write_parquet(folder / f"{SEGMENT_VIEW}.parquet")
     with_gone(trained.lists, folder / _LISTS).write_parquet(folder / _LISTS)
-    trained.campaigns.write_parquet(folder / _CAMPAIGNS)
+    with_ended(trained.campaigns, folder / _CAMPAIGNS).write_parquet(folder / _CAMPAIGNS)
 
 
 def with_gone(lists: pl.DataFrame, before: Path) -> pl.DataFrame:
@@ -59,6 +59,15 @@ def with_gone(lists: pl.DataFrame, before: Path) -> pl.DataFrame:
         return lists
     gone = pl.read_parquet(before).join(lists, ["segment", "area"], how="anti")
     return pl.concat([lists, gone.with_columns(pl.col("item_ids", "scores").list.head(0))])
+
+
+def with_ended(campaigns: pl.DataFrame, before: Path) -> pl.DataFrame:
+    """Campaigns, and as ended ones those that a file has beside them."""
+    now = campaigns.with_columns(ended=pl.lit(False))
+    if not before.exists():
+        return now
+    gone = pl.read_parquet(before).join(campaigns, "item_id", how="anti")
+    return pl.concat([now, gone.with_columns(ended=pl.lit(True))])
 
 
 def _frame(view: str, ids: list[str], rows: InputRows) -> pl.DataFrame:
@@ -85,7 +94,7 @@ def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lamb
         for part in pl.read_parquet(folder / _LISTS).iter_slices(_LISTS_A_MESSAGE):
             lists = candidate_pb2.UpsertListsRequest(lists=upserts(part))
             _patiently(partial(candidates.UpsertLists, lists, timeout=60))
-        for part in pl.read_parquet(folder / _CAMPAIGNS).iter_slices(_CAMPAIGNS_A_MESSAGE):
+        for part in saved_campaigns(folder).iter_slices(_CAMPAIGNS_A_MESSAGE):
             campaigns = candidate_pb2.UpsertCampaignsRequest(campaigns=campaign_upserts(part))
             _patiently(partial(candidates.UpsertCampaigns, campaigns, timeout=60))
         published = USER_VIEW, ITEM_VIEW, SEGMENT_VIEW
@@ -98,15 +107,22 @@ def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lamb
     return written
 
 
+def saved_campaigns(folder: Path) -> pl.DataFrame:
+    """The campaigns that a training saved; none when it was of a version without them."""
+    path = folder / _CAMPAIGNS
+    return pl.read_parquet(path) if path.exists() else pl.DataFrame()
+
+
 def campaign_upserts(campaigns: pl.DataFrame) -> list[candidate_pb2.Campaign]:
-    """Rows of item_id, bid and daily_budget as UpsertCampaigns takes them."""
+    """Rows of item_id, bid, daily_budget and ended as UpsertCampaigns takes them."""
     return [
         candidate_pb2.Campaign(
             item_id=item_id,
             bid_micros=round(bid * _MICROS),
             daily_budget_micros=round(budget * _MICROS),
+            ended=ended,
         )
-        for item_id, bid, budget in campaigns.iter_rows()
+        for item_id, bid, budget, ended in campaigns.iter_rows()
     ]
 
 

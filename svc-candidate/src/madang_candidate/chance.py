@@ -15,7 +15,7 @@ def seeds(item_ids: Sequence[str]) -> Seeds:
 
 
 def chances(of_items: Seeds, seed: int) -> NDArray[np.float32]:
-    """Numbers in [0, 1), one an item, as if drawn by chance (the finaliser of splitmix64)."""
+    """Numbers in [0, 1], one an item, as if drawn by chance (the finaliser of splitmix64)."""
     mixed = of_items ^ np.uint64(seed)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

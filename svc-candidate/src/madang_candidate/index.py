@@ -55,10 +55,6 @@ class AdVectors:
         self._at = np.full(items, -1, np.int32)
         self._at[rows] = np.arange(len(rows))
 
-    def among(self, rows: Rows) -> Rows:
-        """Those of some rows that are ads."""
-        return rows[self._at[rows] >= 0]
-
     def search(self, vector: Floats, ads: Rows, k: int) -> tuple[Rows, Floats]:
         """The k of some ads of largest dot product with a vector, best first: exact, since
         thousands are scored in less time than an approximate index takes to filter them."""

@@ -196,8 +196,11 @@ class CandidateFinder:
             else None
         )
         vector = index.vectors(np.array([row]))[0]
+        allowed, ads = index.existing(deliverable), self._campaigns.of(index)
+        if ads:
+            allowed = self._campaigns.solvent(ads, allowed)
         with stages.stage("search"):
-            rows, scores = index.search(vector, index.existing(deliverable), limit + 1)
+            rows, scores = index.search(vector, allowed, limit + 1)
         other = rows != row
         rows, scores = rows[other][:limit], scores[other][:limit]
         return pb.RetrieveSimilarResponse(

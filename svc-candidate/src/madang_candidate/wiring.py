@@ -2,7 +2,7 @@
 
 from madang.candidate.v1 import candidate_pb2, candidate_pb2_grpc
 from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
-from madang.ranker.v1 import bandit_pb2, pacing_pb2
+from madang.ranker.v1 import bandit_pb2
 from madang_candidate.arms import ArmFilter
 from madang_candidate.campaigns import AdCampaigns
 from madang_candidate.catalogue import Catalogue
@@ -51,9 +51,8 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
     item_rows = Remote(store.LookupFeatures, "item_features", slow, host.tracer)
     catalogue = Catalogue(item_rows)
     lists = LogTable(candidate_pb2.SegmentList.FromString)
-    campaigns = LogTable(candidate_pb2.Campaign.FromString)
     batches = LogTable(bandit_pb2.BanditBatch.FromString)
-    pacing = LogTable(pacing_pb2.PacingBatch.FromString)
+    campaigns = AdCampaigns(settings.pacing_stale_seconds)
 
     segment_by = SegmentBy(settings.segments)
 
@@ -73,9 +72,9 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         for name, apply in (
             (ITEMS, catalogue.apply),
             (LISTS, lists.apply),
-            (CAMPAIGNS, campaigns.apply),
+            (CAMPAIGNS, campaigns.apply_campaigns),
             ("bandit", batches.apply),
-            ("pacing", pacing.apply),
+            ("pacing", campaigns.apply_pacing),
         )
     }
     for follower in followers.values():
@@ -98,7 +97,7 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         retrieval,
         segment_by,
         catalogue,
-        AdCampaigns(campaigns, pacing, settings.pacing_stale_seconds),
+        campaigns,
         followers[ITEMS],
         followers[LISTS],
         followers[CAMPAIGNS],

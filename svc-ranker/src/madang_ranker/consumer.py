@@ -118,6 +118,7 @@ def wire(host: ServiceHost, settings: ConsumerSettings) -> None:
         settings.pacing_hours,
         days,
         settings.pacing_seconds,
+        lambda: spend.age,
     )
     loops = [consumer.run, spend.run, pacer.run]
     if policies:

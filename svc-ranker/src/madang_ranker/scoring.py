@@ -89,7 +89,9 @@ class DcnScorer:
         sizes = [len(r.items.ints) for r in requests]
         outputs = self._backend.run(batch_tensors(requests, sizes))
         ends = np.cumsum(sizes)
-        columns = [outputs[name] for name in ("click", "order", "hide")]
+        click = outputs["click"]
+        # Versions from before there was that head have no `hide`.
+        columns = click, outputs["order"], outputs.get("hide", np.zeros_like(click))
         return [
             Scores(*(column[end - n : end] for column in columns))
             for n, end in zip(sizes, ends, strict=True)

@@ -115,4 +115,6 @@ def _best_first(
 def _read(folder: Path, columns: tuple[str, ...]) -> pl.DataFrame:
     if not any(folder.glob("**/*.parquet")):
         raise ValueError(f"no log in {folder}")
-    return pl.scan_parquet(folder / "**/*.parquet").select(columns).collect()
+    # Versions add columns: parts of one log need not have the same.
+    parts = pl.scan_parquet(folder / "**/*.parquet", extra_columns="ignore")
+    return parts.select(columns).collect()

@@ -51,6 +51,7 @@ class ViewInputs:
         self._floats = _Columns([f for f in own if f.dtype == "FLOAT32"], "f", np.nan)
         self._ints = _Columns([f for f in own if f.dtype == "INT64"], "i", 0)
         self.names = [f.name for f in (*self._floats.refs, *self._ints.refs)]
+        self._blocks = len({f.dtype for f in own})
 
     def lookup(self, entity_ids: list[str]) -> feature_store_pb2.ViewLookup:
         """The look-up whose answer `pack` takes."""
@@ -85,7 +86,9 @@ class ViewInputs:
             MadangError: FEATURE_NOT_FOUND when one that the model reads is missing;
                 SHAPE_MISMATCH when a dtype or dimension differs; or as `block_columns`.
         """
-        ints, floats = self._ints.find(blocks, n), self._floats.find(blocks, n)
+        ints = floats = None
+        if len(blocks) == self._blocks:
+            ints, floats = self._ints.find(blocks, n), self._floats.find(blocks, n)
         if ints is None or floats is None:
             given = [
                 (tuple(block.features), *block_columns(block, n, f"{field}[{i}]"))
@@ -163,6 +166,8 @@ class _Columns:
 
     def find(self, blocks: Sequence[tensor_pb2.FeatureBlock], n: int) -> Array | None:
         """The matrix of a block that is as the model reads it; None if there is none such."""
+        if not self.refs:
+            return self.absent(n)
         whole = self._whole
         for block in blocks:
             values, statuses = block.values, block.statuses

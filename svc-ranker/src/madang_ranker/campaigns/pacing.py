@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from madang.ranker.v1 import pacing_pb2
 from madang_ranker.campaigns.spend import Campaigns, day_of, spend_name
+from madang_ranker.feedback import BATCH, SPEND_GROUP
 from madang_runtime.changelog.base import ChangeLog
 from madang_runtime.changelog.compacted import CompactedLog
 from madang_runtime.errors import MadangError
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 PACING, BATCH_KEY = "pacing", "all"
 """The compacted log of pacing, and its only key."""
 START, STEP, LEAST = 0.1, 0.1, 1e-3
+_YOUNG = 0.9  # of the time between batches
+_COUNTED_SECONDS, _MOST_BEHIND = 10.0, 10 * BATCH
 Numbers = NDArray[np.float64]
 
 
@@ -46,7 +49,7 @@ def next_rates(rates: Numbers, spent: Numbers, budgets: Numbers, due_share: floa
 
 
 class Pacer:
-    """Publishes a batch every so often.
+    """Publishes a batch every so often, if spending is counted as it should be.
 
     Several may run: one that finds the last batch young leaves it.
 
@@ -57,6 +60,7 @@ class Pacer:
         hours: when budgets should be spent: weights of the 24 hours.
         utc_offset_hours: when days begin.
         every: seconds between batches.
+        behind: seconds since spending was counted.
     """
 
     def __init__(
@@ -67,7 +71,9 @@ class Pacer:
         hours: Sequence[float],
         utc_offset_hours: float,
         every: float,
+        behind: Callable[[], float],
     ) -> None:
+        self._behind = behind
         self._log = feedback
         self._table = table
         self._campaigns = campaigns
@@ -86,13 +92,20 @@ class Pacer:
                 return
 
     def make(self, now: float) -> None:
-        """Publish a batch, unless nothing is paced. Raises: MadangError STORE_UNAVAILABLE."""
+        """Publish a batch, unless nothing is paced, or nobody knows what was spent.
+
+        Raises:
+            MadangError: STORE_UNAVAILABLE.
+        """
         budgets = {i: c.daily_budget_micros for i, c in self._campaigns().items()}
         ids = sorted(i for i, budget in budgets.items() if budget)
         payload = self._table.changes(0, 1).changed.get(BATCH_KEY)
         before = pacing_pb2.PacingBatch.FromString(payload or b"")
-        young = now - before.made_at.ToMilliseconds() / 1000 < self._every / 2
+        young = 0 <= now - before.made_at.ToMilliseconds() / 1000 < _YOUNG * self._every
         if list(before.item_ids) == ids and (young or not ids):
+            return
+        if self._behind() > _COUNTED_SECONDS or self._log.behind(SPEND_GROUP) > _MOST_BEHIND:
+            log.warning("pacing waits: clicks are not counted yet")
             return
         day, share = day_of(now, self._utc_offset_hours)
         rate = dict(zip(before.item_ids, np.frombuffer(before.rates, "<f4").tolist(), strict=True))

@@ -52,6 +52,12 @@ class SpendCounter:
         self._campaigns = campaigns
         self._utc_offset_hours = utc_offset_hours
         self._name = name
+        self._counted = time.monotonic()
+
+    @property
+    def age(self) -> float:
+        """Seconds since everything that was taken was counted."""
+        return time.monotonic() - self._counted
 
     def run(self, stop: threading.Event) -> None:
         """Count until `stop`."""
@@ -59,6 +65,7 @@ class SpendCounter:
             entries = patiently(stop, lambda: self._log.take(SPEND_GROUP, self._name, BATCH, 1.0))
             if entries:
                 patiently(stop, partial(self._count, entries))
+            self._counted = time.monotonic()
 
     def _count(self, entries: list[Entry]) -> list[Entry]:
         clicked = {entry.position: _clicked(entry) for entry in entries}

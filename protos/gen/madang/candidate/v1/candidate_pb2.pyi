@@ -455,12 +455,13 @@ class Campaign(_message.Message):
     DAILY_BUDGET_MICROS_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
-    """item_id of the ad."""
+    """item_id of the ad. Clicks on what is no ad are charged too, but nothing keeps it from view."""
     bid_micros: _builtins.int
     """bid_micros is what a click costs, as bid when it is counted; at most a million."""
     daily_budget_micros: _builtins.int
-    """daily_budget_micros is the most that a day may cost, but for clicks on what was shown before it
-    was spent; 0 is no limit; at most a billion.
+    """daily_budget_micros is what a day may cost; 0 is no limit; at most a billion. The last click may
+    cost more than what is left, and pages show the ad until the next pacing batch: a minute by
+    default.
     """
     ended: _builtins.bool
     """ended takes the campaign out: the ad is then shown and pays nothing. DeleteItems takes out ads."""

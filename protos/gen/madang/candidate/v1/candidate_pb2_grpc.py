@@ -124,7 +124,7 @@ class CandidateServiceServicer:
     def UpsertCampaigns(self, request, context):
         """UpsertCampaigns puts the campaigns of ads in, or replaces them. An ad without one is shown and
         pays nothing. One with a daily budget is shown from the next pacing batch on, to as many users
-        as spread the budget over the day, and no more once it is spent. All or none are taken. Visible
+        as spread the budget over the day, and no more from the batch on that finds it spent. All or none are taken. Visible
         as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -60,7 +60,7 @@ class CandidateServiceStub:
     UpsertCampaigns: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.UpsertCampaignsRequest, _candidate_pb2.UpsertCampaignsResponse]
     """UpsertCampaigns puts the campaigns of ads in, or replaces them. An ad without one is shown and
     pays nothing. One with a daily budget is shown from the next pacing batch on, to as many users
-    as spread the budget over the day, and no more once it is spent. All or none are taken. Visible
+    as spread the budget over the day, and no more from the batch on that finds it spent. All or none are taken. Visible
     as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
     """
     GetIndexInfo: _grpc.UnaryUnaryMultiCallable[_candidate_pb2.GetIndexInfoRequest, _candidate_pb2.GetIndexInfoResponse]
@@ -98,7 +98,7 @@ class CandidateServiceAsyncStub(CandidateServiceStub):
     UpsertCampaigns: _aio.UnaryUnaryMultiCallable[_candidate_pb2.UpsertCampaignsRequest, _candidate_pb2.UpsertCampaignsResponse]  # type: ignore[assignment]
     """UpsertCampaigns puts the campaigns of ads in, or replaces them. An ad without one is shown and
     pays nothing. One with a daily budget is shown from the next pacing batch on, to as many users
-    as spread the budget over the day, and no more once it is spent. All or none are taken. Visible
+    as spread the budget over the day, and no more from the batch on that finds it spent. All or none are taken. Visible
     as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
     """
     GetIndexInfo: _aio.UnaryUnaryMultiCallable[_candidate_pb2.GetIndexInfoRequest, _candidate_pb2.GetIndexInfoResponse]  # type: ignore[assignment]
@@ -169,7 +169,7 @@ class CandidateServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_candidate_pb2.UpsertCampaignsResponse, _abc.Awaitable[_candidate_pb2.UpsertCampaignsResponse]]:
         """UpsertCampaigns puts the campaigns of ads in, or replaces them. An ad without one is shown and
         pays nothing. One with a daily budget is shown from the next pacing batch on, to as many users
-        as spread the budget over the day, and no more once it is spent. All or none are taken. Visible
+        as spread the budget over the day, and no more from the batch on that finds it spent. All or none are taken. Visible
         as UpsertItems says. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
         """
 
