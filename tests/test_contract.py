@@ -195,7 +195,7 @@ def test_action_errors(clients):
 # --- Candidate ------------------------------------------------------------------------------
 
 
-SOURCES = ["two_tower", "reactive", "again", "popular", "cohort", "explore"]
+SOURCES = ["two_tower", "reactive", "again", "popular", "cohort", "ads", "explore"]
 
 
 def retrieve(**fields):
@@ -215,6 +215,7 @@ def test_retrieve_answers_columns_that_agree(clients):
     scores = np.frombuffer(answer.scores, "<f4")
     assert (np.diff(scores) <= 0).all()
     assert np.frombuffer(answer.source_scores, "<f4").shape == (n * m,)
+    assert np.frombuffer(answer.bids, "<f4").shape == (n,)
     assert len(set(answer.item_ids)) == n
     assert set(answer.kinds) <= {1, 2}
     assert answer.serving_info.models[0].name == "two-tower"

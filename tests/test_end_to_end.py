@@ -162,6 +162,8 @@ def test_meshes_run_side_by_side_and_clean_up(workspace, mesh):
 def test_workers_serve_alike(workspace, tmp_path):
     with LocalMesh(workspace.home, "workers", workers=2) as many:
         serve(many, workspace)
+        many.kill("consumer")  # it lets ads be shown to more users every second
+        time.sleep(1.0)
         answers = set()
         for _ in range(12):
             with grpc.insecure_channel(many.info.services["ranker"]) as channel:
