@@ -201,30 +201,31 @@ class Feed:
                 NOT_READY, or the feature store's: without features there is nothing to show.
         """
         surface, scorer = find_surface(self._surfaces, request.surface), self._scorer()
-        ids, token = list(request.item_ids), ""
+        n, token = len(request.item_ids), ""
         user = items = None
         if request.user_features:
             given = list(request.user_features)
             user = scorer.user_inputs.pack_named(given, 1, "user_features")
         if request.item_features:
             given = list(request.item_features)
-            items = scorer.item_inputs.pack_named(given, len(ids), "item_features")
+            items = scorer.item_inputs.pack_named(given, n, "item_features")
         if user is None or items is None:
-            wanted = "" if user else request.user_id, [] if items else ids, request.freshness_token
-            stored_user, stored_items, token = self._hydrate(scorer, *wanted, stages)
+            wanted = "" if user else request.user_id, [] if items else list(request.item_ids)
+            stored_user, stored_items, token = self._hydrate(
+                scorer, *wanted, request.freshness_token, stages
+            )
             user, items = user or stored_user, items or stored_items
         time_ms = given_ms(request, "request_time", now_ms())
         context = scorer.context(time_ms, request.place.latitude, request.place.longitude)
         with stages.stage("score"):
             scores = scorer.score(ScoreRequest(user, context, items))
         utility = surface.utility(scores)
-        order = np.argsort(-utility, kind="stable")
         return pb.RankResponse(
-            item_ids=map(ids.__getitem__, order.tolist()),
-            scores=_packed(utility[order]),
-            click_probabilities=_packed(scores.click[order]),
-            conversion_probabilities=_packed(scores.order[order]),
-            hide_probabilities=_packed(scores.hide[order]),
+            order=(-utility).argsort(kind="stable").tolist(),
+            scores=_packed(utility),
+            click_probabilities=_packed(scores.click),
+            conversion_probabilities=_packed(scores.order),
+            hide_probabilities=_packed(scores.hide),
             serving_info=stages.serving_info([scorer.version], freshness_token=token),
         )
 

@@ -301,19 +301,19 @@ Global___RankRequest: _TypeAlias = RankRequest  # noqa: Y015
 
 @_typing.final
 class RankResponse(_message.Message):
-    """RankResponse holds the items as columns, best first."""
+    """RankResponse holds columns beside the request's item_ids, in their order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
     SCORES_FIELD_NUMBER: _builtins.int
     CLICK_PROBABILITIES_FIELD_NUMBER: _builtins.int
     CONVERSION_PROBABILITIES_FIELD_NUMBER: _builtins.int
     SERVING_INFO_FIELD_NUMBER: _builtins.int
     HIDE_PROBABILITIES_FIELD_NUMBER: _builtins.int
     scores: _builtins.bytes
-    """scores are utilities of click, order and hide, little-endian float32, descending; the user's
-    last actions and what ads pay count in Recommend only.
+    """scores are utilities of click, order and hide, little-endian float32; the user's last actions and
+    what ads pay count in Recommend only.
     """
     click_probabilities: _builtins.bytes
     """click_probabilities are little-endian float32 in [0, 1]."""
@@ -322,8 +322,8 @@ class RankResponse(_message.Message):
     hide_probabilities: _builtins.bytes
     """hide_probabilities are little-endian float32 in [0, 1]."""
     @_builtins.property
-    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """item_ids in order."""
+    def order(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """order lists the rows of the request's item_ids, best first."""
 
     @_builtins.property
     def serving_info(self) -> _serving_info_pb2.ServingInfo:
@@ -332,7 +332,7 @@ class RankResponse(_message.Message):
     def __init__(
         self,
         *,
-        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        order: _abc.Iterable[_builtins.int] | None = ...,
         scores: _builtins.bytes = ...,
         click_probabilities: _builtins.bytes = ...,
         conversion_probabilities: _builtins.bytes = ...,
@@ -341,7 +341,7 @@ class RankResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["serving_info", b"serving_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_probabilities", b"click_probabilities", "conversion_probabilities", b"conversion_probabilities", "hide_probabilities", b"hide_probabilities", "item_ids", b"item_ids", "scores", b"scores", "serving_info", b"serving_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_probabilities", b"click_probabilities", "conversion_probabilities", b"conversion_probabilities", "hide_probabilities", b"hide_probabilities", "order", b"order", "scores", b"scores", "serving_info", b"serving_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
