@@ -26,7 +26,7 @@ from madang.feature.v1 import feature_store_pb2_grpc
 from madang_runtime.clients import Remote, from_rpc_error, open_channel
 from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.scope import SCOPE, CallScope
-from madang_runtime.server import ServiceHost
+from madang_runtime.server import LIVE, ServiceHost
 from madang_runtime.settings import ServiceSettings
 from madang_runtime.telemetry import JsonFormatter, parent_from
 
@@ -268,6 +268,35 @@ def test_health_follows_readiness_and_stopping(running):
     assert status() == status(SERVICE) == serving.NOT_SERVING
     host.set_ready("model", True)
     assert status() == serving.SERVING
+
+
+def test_probes_are_answered_from_before_the_models_to_the_end():
+    """On a port of their own: alive throughout, ready only while calls are welcome."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    host = ServiceHost("test", ServiceSettings(port=0, health_port=port, drain_seconds=1.0))
+    serving = health_pb2.HealthCheckResponse.SERVING
+    with open_channel(f"127.0.0.1:{port}") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+
+        def says(service: str) -> bool:
+            request = health_pb2.HealthCheckRequest(service=service)
+            return health.Check(request, timeout=5).status == serving
+
+        host.set_ready("model", False)
+        assert (says(LIVE), says("")) == (True, False)
+        host.start()
+        assert (says(LIVE), says("")) == (True, False)
+        host.set_ready("model", True)
+        assert (says(LIVE), says("")) == (True, True)
+        stopping = threading.Thread(target=host.stop)
+        stopping.start()
+        time.sleep(0.3)
+        assert (says(LIVE), says("")) == (True, False)
+        stopping.join()
+        with pytest.raises(grpc.RpcError):
+            health.Check(health_pb2.HealthCheckRequest(), timeout=1)
 
 
 def test_reflection_and_channelz_are_served(running):

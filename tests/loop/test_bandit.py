@@ -76,6 +76,11 @@ def why(clients, page, item):
 
 
 def test_the_home_feed_explores_where_its_surface_says(clients):
+    shops = [f"s{n:05d}" for n in range(400)]
+    for kind in ("IMPRESSION", "CONVERSION"):
+        tell(clients, [event(kind, "u", shop) for shop in shops])
+    # Every shop has paid: the filter lets all pass, and there are enough for both positions.
+    assert wait_for(lambda: explored(clients, recommend()) == [10, 20])
     page = clients.ranker.Recommend(recommend(), timeout=5)
     assert [i for i, item in enumerate(page.items, 1) if item.explored] == [10, 20]
     tried = why(clients, page, page.items[9].item_id)

@@ -46,7 +46,7 @@ from madang_pipelines.segment_lists import segment_lists
 from madang_pipelines.tables import Tables
 from madang_ranker.fallback import pack_fallback
 from madang_ranker.model import DcnConfig
-from madang_ranker.train import DcnTraining, export
+from madang_ranker.train import DcnExamples, DcnTraining, export
 from madang_ranker.train import train as train_dcn
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
@@ -107,6 +107,7 @@ def train_all(
     `progress` is called with a step's name and the share done; `segments_before` are the segments
     of the training before, whose numbers cohorts keep.
     """
+    _hush_exporter()
     progress("features", 0.0)
     builder = FeatureBuilder(tables)
     snapshots = Snapshots.of(builder, tables.periods)
@@ -144,33 +145,12 @@ def train_all(
         lambda share: progress("ranker", share),
     )
 
-    kinds = tables.frames["items"]["kind"].to_numpy()
-    trained_ads = None
-    if (kinds == place_pb2.ITEM_KIND_AD).any() and tables.real_impressions:
-        of_ads = ad_examples(impressions, snapshots, tables.test_period - 1)
-        trained_ads = train_ads(
-            of_ads,
-            TowerConfig(**sizes, dimension=_AD_DIMENSION, small=_AD_DIMENSION),
-            features,
-            _VIEWS,
-            recipe.ads,
-            lambda share: progress("ads", share),
-        )
+    users, items = builder.users(tables.test_period), builder.items(tables.test_period)
+    ad_config = TowerConfig(**sizes, dimension=_AD_DIMENSION, small=_AD_DIMENSION)
+    ad_files, ad_columns = _ads(tables, impressions, snapshots, items, ad_config, recipe, progress)
 
     progress("registering", 0.0)
-    _hush_exporter()
-    users, items = builder.users(tables.test_period), builder.items(tables.test_period)
     vectors = item_vectors(towers, items)
-    ad_files: dict[str, bytes] = {}
-    ad_columns: dict[str, Array] = {}
-    if trained_ads:
-        ad_files = {
-            "ad_query.onnx": export_query(trained_ads, of_ads),
-            "ads.onnx": export_ad(trained_ads, of_ads),
-        }
-        rows = np.flatnonzero(kinds == place_pb2.ITEM_KIND_AD)
-        of_rows = InputRows(items.ints[rows], items.floats[rows])
-        ad_columns = {"ad_rows": rows, "ad_vectors": ad_vectors(trained_ads, of_rows)}
     popular, slots = _popularity(tables, builder)
     columns = _item_columns(tables, items, vectors) | ad_columns
     shared = {"utc_offset_hours": tables.clock.utc_offset_hours, "data": tables.name}
@@ -225,6 +205,32 @@ def train_all(
         .filter((pl.col("bid") > 0) | (pl.col("daily_budget") > 0)),
         lists,
     )
+
+
+def _ads(
+    tables: Tables,
+    impressions: DcnExamples,
+    snapshots: Snapshots,
+    items: InputRows,
+    config: TowerConfig,
+    recipe: Recipe,
+    progress: Progress,
+) -> tuple[dict[str, bytes], dict[str, Array]]:
+    """The files of the ads' networks and the columns of their vectors; none where nobody was shown
+    ads."""
+    rows = np.flatnonzero(tables.frames["items"]["kind"].to_numpy() == place_pb2.ITEM_KIND_AD)
+    if not len(rows) or not tables.real_impressions:
+        return {}, {}
+    examples = ad_examples(impressions, snapshots, tables.test_period - 1)
+    trained = train_ads(
+        examples, config, model_features(), _VIEWS, recipe.ads, lambda s: progress("ads", s)
+    )
+    vectors = ad_vectors(trained, InputRows(items.ints[rows], items.floats[rows]))
+    files = {
+        "ad_query.onnx": export_query(trained, examples),
+        "ads.onnx": export_ad(trained, examples),
+    }
+    return files, {"ad_rows": rows, "ad_vectors": vectors}
 
 
 def _codes(tables: Tables, **columns: str) -> int:

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
@@ -24,6 +25,10 @@ from madang_runtime.telemetry import start_logging, start_tracing
 from madang_runtime.workers import is_worker, supervise
 
 log = logging.getLogger(__name__)
+
+
+LIVE = "live"
+"""What probes ask for whether the process is alive; whether it is ready is said under ""."""
 
 
 class ServiceHost:
@@ -46,9 +51,13 @@ class ServiceHost:
             self._pool, options=_server_options(settings), maximum_concurrent_rpcs=4096
         )
         self._health = health.HealthServicer()
+        self._health.set(LIVE, health_pb2.HealthCheckResponse.SERVING)
         self._services: list[str] = []
         self._ready: dict[str, bool] = {}
         self._lock = threading.Lock()
+        self._listens = False
+        self._publish_health()
+        self._probes = self._start_probes(settings) if settings.health_port else None
         self.port = 0
 
     def register(self, add_to_server: Callable[[Any, Any], None], servicer: Any) -> None:
@@ -86,8 +95,8 @@ class ServiceHost:
         with self._lock:
             return all(self._ready.values())
 
-    def _publish_health(self, stopping: bool = False) -> None:
-        serving = all(self._ready.values()) and not stopping
+    def _publish_health(self) -> None:
+        serving = self._listens and all(self._ready.values())
         status = (
             health_pb2.HealthCheckResponse.SERVING
             if serving
@@ -96,13 +105,22 @@ class ServiceHost:
         for service in ("", *self._services):
             self._health.set(service, status)
 
+    def _start_probes(self, settings: ServiceSettings) -> grpc.Server:
+        probes = grpc.server(ThreadPoolExecutor(1, thread_name_prefix="probes"))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, probes)
+        probes.add_insecure_port(f"{settings.host}:{settings.health_port}")
+        probes.start()
+        return probes
+
     def start(self) -> int:
         """Listen, and return the port."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         channelz.add_channelz_servicer(self._server)
         names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.set_ready("server", True)
+        with self._lock:
+            self._listens = True
+            self._publish_health()
         self.port = self._server.add_insecure_port(f"{self.settings.host}:{self.settings.port}")
         self._server.start()
         if self.settings.metrics_port:
@@ -113,11 +131,13 @@ class ServiceHost:
     def stop(self) -> None:
         """Turn NOT_SERVING, wait out endpoint lag, drain, close clients; telemetry last."""
         with self._lock:
-            self._ready["server"] = False
-            self._publish_health(stopping=True)
+            self._listens = False
+            self._publish_health()
         time.sleep(self.settings.drain_seconds)
         self._server.stop(self.settings.grace_seconds).wait()
         self.closing.close()
+        if self._probes:
+            self._probes.stop(None).wait()
         for pool in (self._pool, self._streams):
             pool.shutdown(wait=False)
         self._provider.shutdown()

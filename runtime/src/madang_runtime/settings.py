@@ -14,6 +14,13 @@ class ServiceSettings(BaseSettings):
     threads: int = Field(8, ge=1, le=256, description="Threads that run handlers.")
     streams: int = Field(8, ge=1, le=256, description="Streams served at once, a thread each.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus port; 0 turns it off.")
+    health_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Plaintext port of the health service alone, from before models are loaded, "
+        "for probes; 0: only on the gRPC port.",
+    )
     gateway: str = Field("127.0.0.1:8080", description="host:port of the gateway to the mesh.")
     model_registry: str = Field(
         "file://./run/models", description="fsspec URL of the model registry."

@@ -27,8 +27,9 @@ def supervise(settings: ServiceSettings) -> bool:
         SystemExit: a worker ended by itself; the others were stopped.
     """
     if is_worker():
-        if settings.metrics_port:
-            settings.metrics_port += int(os.environ[_WORKER])
+        for port in ("metrics_port", "health_port"):
+            if getattr(settings, port):
+                setattr(settings, port, getattr(settings, port) + int(os.environ[_WORKER]))
         return False
     if settings.workers == 1:
         return False

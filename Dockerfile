@@ -1,0 +1,44 @@
+# The images of Madang, a target each: docker build --target madang-ranker -t madang-ranker .
+# Plain steps; versions are those of constraints.txt. Serving images hold no torch.
+
+FROM python:3.11-slim-bookworm AS base
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin madang
+WORKDIR /madang
+COPY constraints.txt LICENSE ./
+RUN pip install -c constraints.txt hatchling
+COPY protos protos
+COPY runtime runtime
+RUN pip install -c constraints.txt --no-build-isolation ./protos ./runtime
+
+FROM base AS madang-featurestore
+COPY svc-featurestore svc-featurestore
+RUN pip install -c constraints.txt --no-build-isolation ./svc-featurestore
+USER 10001
+ENTRYPOINT ["python", "-m", "madang_featurestore"]
+
+FROM base AS madang-candidate
+COPY svc-candidate svc-candidate
+RUN pip install -c constraints.txt --no-build-isolation ./svc-candidate
+USER 10001
+ENTRYPOINT ["python", "-m", "madang_candidate"]
+
+# The feedback consumer is this image too: python -m madang_ranker.consumer.
+FROM base AS madang-ranker
+COPY svc-ranker svc-ranker
+RUN pip install -c constraints.txt --no-build-isolation ./svc-ranker
+USER 10001
+ENTRYPOINT ["python", "-m", "madang_ranker"]
+
+# Torch, the pipelines and the command `madang`; a small bundle of models lies in /madang/bundle.
+FROM base AS madang-trainer
+COPY svc-featurestore svc-featurestore
+COPY svc-candidate svc-candidate
+COPY svc-ranker svc-ranker
+COPY pipelines pipelines
+COPY cli cli
+RUN pip install -c constraints.txt --no-build-isolation ./svc-featurestore "./svc-candidate[train]" \
+    "./svc-ranker[train]" ./pipelines ./cli
+RUN madang train --home /madang/bundle && chmod -R a+rX /madang/bundle
+USER 10001
+ENTRYPOINT ["madang"]
