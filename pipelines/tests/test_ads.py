@@ -8,15 +8,9 @@ import polars as pl
 import pytest
 import torch
 
-from madang_candidate.ad_train import (
-    AdExamples,
-    AdTraining,
-    ad_vectors,
-    export_ad,
-    export_query,
-    train_ads,
-)
+from madang_candidate.ad_train import AdExamples, AdTraining, train_ads
 from madang_candidate.model import TowerConfig
+from madang_candidate.train import export_items, export_users, item_vectors
 from madang_pipelines.examples import Snapshots, ad_examples, dcn_examples
 from madang_pipelines.features import FeatureBuilder, model_features
 from madang_pipelines.publish import campaign_upserts, saved_campaigns, with_ended
@@ -68,7 +62,7 @@ def vectors(networks, examples: AdExamples):
     shown = InputRows(items.ints[examples.item_row], items.floats[examples.item_row])
     with torch.no_grad():
         query = networks.query(*map(torch.from_numpy, asked)).numpy()
-    return query, ad_vectors(networks, shown), asked, shown
+    return query, item_vectors(networks.ad, shown), asked, shown
 
 
 def test_what_is_clicked_is_near_and_what_is_not_is_apart(networks, data):
@@ -87,7 +81,7 @@ def test_of_all_items_those_are_near_that_a_user_would_open(networks, data, city
     users, items = len(city.tables.frames["users"]), len(city.tables.frames["items"])
     catalogue = 4 * items + np.arange(items)
     rows = InputRows(later.items.ints[catalogue], later.items.floats[catalogue])
-    kept = np.argsort(-(query @ ad_vectors(networks, rows).T), axis=1)[:, : items // 10]
+    kept = np.argsort(-(query @ item_vectors(networks.ad, rows).T), axis=1)[:, : items // 10]
     truth, _ = city.truth.probabilities(
         later.user_row[:, None] % users,
         np.arange(items)[None, :],
@@ -105,8 +99,8 @@ def test_vectors_have_length_one_and_are_exported_as_they_are(networks, data):
     assert np.linalg.norm(query, axis=1) == pytest.approx(1, abs=1e-5)
     assert np.linalg.norm(ad, axis=1) == pytest.approx(1, abs=1e-5)
     for content, arguments, expected in (
-        (export_query(networks, examples), asked, query),
-        (export_ad(networks, examples), (shown.ints, shown.floats), ad),
+        (export_users(networks.query, examples.users, examples.context), asked, query),
+        (export_items(networks.ad, examples.items), (shown.ints, shown.floats), ad),
     ):
         session = ort.InferenceSession(content)
         names = [i.name for i in session.get_inputs()]
@@ -142,6 +136,6 @@ def test_an_unknown_ad_and_a_newcomer_have_vectors(networks, data):
     nothing = InputRows(
         np.zeros_like(examples.items.ints[:1]), np.full_like(examples.items.floats[:1], np.nan)
     )
-    vector = ad_vectors(networks, nothing)
+    vector = item_vectors(networks.ad, nothing)
     assert np.isfinite(vector).all()
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)

@@ -37,7 +37,7 @@ def add_negatives(
     rng = np.random.default_rng(seed)
     catalogue = positives.catalogue
     items = InputRows(positives.items.ints[catalogue], positives.items.floats[catalogue])
-    vectors = torch.from_numpy(item_vectors(towers, items)).T
+    vectors = torch.from_numpy(item_vectors(towers.item, items)).T
     history = columns_of(features, USER_VIEW, "INT64")["top_items"]
     n = len(positives.user_row)
     drawn = np.zeros((n, _DRAWN), np.int64)

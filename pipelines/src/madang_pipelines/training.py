@@ -12,13 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from madang.common.v1 import place_pb2
-from madang_candidate.ad_train import (
-    AdTraining,
-    ad_vectors,
-    export_ad,
-    export_query,
-    train_ads,
-)
+from madang_candidate.ad_train import AdTraining, train_ads
 from madang_candidate.ann import build_ann
 from madang_candidate.cells import delivery_cells
 from madang_candidate.index import pack_columns
@@ -27,8 +21,8 @@ from madang_candidate.popularity import AREA_RESOLUTION, count_popularity, learn
 from madang_candidate.tower import TowerBundle
 from madang_candidate.train import (
     TowerTraining,
-    export_item_tower,
-    export_user_tower,
+    export_items,
+    export_users,
     item_vectors,
 )
 from madang_candidate.train import train as train_towers
@@ -150,15 +144,15 @@ def train_all(
     ad_files, ad_columns = _ads(tables, impressions, snapshots, items, ad_config, recipe, progress)
 
     progress("registering", 0.0)
-    vectors = item_vectors(towers, items)
+    vectors = item_vectors(towers.item, items)
     popular, slots = _popularity(tables, builder)
     columns = _item_columns(tables, items, vectors) | ad_columns
     shared = {"utc_offset_hours": tables.clock.utc_offset_hours, "data": tables.name}
     tower_version = registry.register(
         TOWER,
         {
-            "model.onnx": export_user_tower(towers, positives),
-            "items.onnx": export_item_tower(towers, positives),
+            "model.onnx": export_users(towers.user, positives.users, positives.context),
+            "items.onnx": export_items(towers.item, positives.items),
             "items.npz": pack_columns(columns),
             "ann.faiss": build_ann(vectors),
             "popular.npz": pack_columns(popular),
@@ -225,10 +219,10 @@ def _ads(
     trained = train_ads(
         examples, config, model_features(), _VIEWS, recipe.ads, lambda s: progress("ads", s)
     )
-    vectors = ad_vectors(trained, InputRows(items.ints[rows], items.floats[rows]))
+    vectors = item_vectors(trained.ad, InputRows(items.ints[rows], items.floats[rows]))
     files = {
-        "ad_query.onnx": export_query(trained, examples),
-        "ads.onnx": export_ad(trained, examples),
+        "ad_query.onnx": export_users(trained.query, examples.users, examples.context),
+        "ads.onnx": export_items(trained.ad, examples.items),
     }
     return files, {"ad_rows": rows, "ad_vectors": vectors}
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from madang_candidate.ad_model import AdNetwork, Preference, QueryNetwork
 from madang_candidate.model import TowerConfig
-from madang_candidate.train import Floats, Ints, export_network
+from madang_candidate.train import Ints
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.manifest import FeatureRef
 
@@ -139,31 +139,3 @@ def _tensors(inputs: InputRows, rows: Ints) -> tuple[Tensor, Tensor]:
 
 def _cross_entropy(logits: Tensor, clicked: Tensor) -> Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits, clicked)
-
-
-def ad_vectors(networks: TrainedAds, ads: InputRows) -> Floats:
-    """The ads' vectors, float32, shape [n, dimension], of length 1."""
-    with torch.no_grad():
-        vectors = networks.ad(torch.from_numpy(ads.ints), torch.from_numpy(ads.floats))
-    array: Floats = vectors.numpy()
-    return array
-
-
-def export_query(networks: TrainedAds, examples: AdExamples) -> bytes:
-    """The user and context networks as ONNX; inputs are named as the arguments of `forward`."""
-    users, context = examples.users, examples.context
-    return export_network(
-        networks.query,
-        {
-            "user_ints": users.ints,
-            "user_floats": users.floats,
-            "context_ints": context.ints,
-            "context_floats": context.floats,
-        },
-    )
-
-
-def export_ad(networks: TrainedAds, examples: AdExamples) -> bytes:
-    """The ad network as ONNX: `ints` and `floats` of ads → `vector`."""
-    items = examples.items
-    return export_network(networks.ad, {"ints": items.ints, "floats": items.floats})

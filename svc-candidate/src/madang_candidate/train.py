@@ -157,19 +157,20 @@ def _loss(
     return torch.nn.functional.cross_entropy(logits, torch.arange(b))
 
 
-def item_vectors(towers: Towers, items: InputRows) -> Floats:
-    """The items' vectors, float32, shape [n, dimension], of length 1."""
+def item_vectors(network: torch.nn.Module, items: InputRows) -> Floats:
+    """The vectors that a network of items (or ads) gives, float32, shape [n, dimension], of length
+    1."""
     with torch.no_grad():
-        vectors = towers.item(torch.from_numpy(items.ints), torch.from_numpy(items.floats))
+        vectors = network(torch.from_numpy(items.ints), torch.from_numpy(items.floats))
     array: Floats = vectors.numpy()
     return array
 
 
-def export_user_tower(towers: Towers, examples: TowerExamples) -> bytes:
-    """The user tower as ONNX; inputs are named as the arguments of its `forward`."""
-    users, context = examples.users, examples.context
-    return export_network(
-        towers.user,
+def export_users(network: torch.nn.Module, users: InputRows, context: InputRows) -> bytes:
+    """A network of users in their contexts as ONNX; inputs are named as the arguments of its
+    `forward`. The rows only show their shapes."""
+    return _export(
+        network,
         {
             "user_ints": users.ints,
             "user_floats": users.floats,
@@ -179,18 +180,17 @@ def export_user_tower(towers: Towers, examples: TowerExamples) -> bytes:
     )
 
 
-def export_item_tower(towers: Towers, examples: TowerExamples) -> bytes:
-    """The item tower as ONNX: `ints` and `floats` of items → `vector`."""
-    items = examples.items
-    return export_network(towers.item, {"ints": items.ints, "floats": items.floats})
+def export_items(network: torch.nn.Module, items: InputRows) -> bytes:
+    """A network of items (or ads) as ONNX: `ints` and `floats` → `vector`. The rows only show their
+    shapes."""
+    return _export(network, {"ints": items.ints, "floats": items.floats})
 
 
-def export_network(tower: torch.nn.Module, inputs: dict[str, NDArray[np.generic]]) -> bytes:
-    """A network as ONNX, whose output is `vector`; `inputs` name some rows of each argument."""
+def _export(network: torch.nn.Module, inputs: dict[str, NDArray[np.generic]]) -> bytes:
     arguments = tuple(torch.from_numpy(rows[:2]) for rows in inputs.values())
     n = torch.export.Dim("n")
     program = torch.onnx.export(
-        tower,
+        network,
         arguments,
         input_names=list(inputs),
         output_names=["vector"],
