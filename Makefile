@@ -3,8 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-PACKAGES := protos runtime svc-featurestore svc-candidate svc-ranker pipelines cli
-SOURCES := runtime/src svc-featurestore/src svc-candidate/src svc-ranker/src pipelines/src cli/src bench
+PACKAGES := protos runtime gateway svc-featurestore svc-candidate svc-ranker pipelines cli
+SOURCES := runtime/src gateway/src svc-featurestore/src svc-candidate/src svc-ranker/src pipelines/src cli/src bench
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-warn-script-location -c constraints.txt
 # Every editable package without build isolation: its one build tool comes from the pins too.
 EDITABLE := --no-build-isolation $(foreach p,$(PACKAGES),-e $(p))

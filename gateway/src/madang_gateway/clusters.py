@@ -1,0 +1,89 @@
+"""The CDS file: a stable and maybe a canary cluster a service."""
+
+from ipaddress import ip_address
+from typing import Any
+
+from madang_gateway.config import GatewayConfig
+from madang_gateway.envoy import TYPE, address, typed
+
+
+def cluster_table(config: GatewayConfig) -> dict[str, Any]:
+    """The clusters of all upstreams."""
+    resources = []
+    for name, upstream in config.upstreams.items():
+        for side, at in (("stable", upstream.stable), ("canary", upstream.canary)):
+            if at:
+                made = cluster(f"{name}-{side}", at, config, upstream.health_port)
+                resources.append({"@type": f"{TYPE}.config.cluster.v3.Cluster", **made})
+    return {"resources": resources}
+
+
+def cluster(name: str, at: str, config: GatewayConfig, health_port: int = 0) -> dict[str, Any]:
+    """The addresses behind a host:port, over HTTP/2.
+
+    With a health port only those serve that say so there.
+    """
+    host, _, port = at.rpartition(":")
+    endpoint: dict[str, Any] = {"address": address(host, int(port))}
+    if health_port:
+        endpoint["health_check_config"] = {"port_value": health_port}
+    http2 = typed(
+        "extensions.upstreams.http.v3.HttpProtocolOptions",
+        # One connection leads to one worker: few streams on each make Envoy open more.
+        explicit_http_config={"http2_protocol_options": {"max_concurrent_streams": 4}},
+    )
+    limits = {
+        "max_requests": 4096,
+        "max_pending_requests": 4096,
+        "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 3},
+    }
+    return {
+        "name": name,
+        **_discovery(host, config),
+        "connect_timeout": "0.25s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2
+        },
+        "circuit_breakers": {"thresholds": [limits]},
+        "outlier_detection": {
+            "consecutive_gateway_failure": 5,
+            "base_ejection_time": "2s",
+            "max_ejection_percent": 50,
+        },
+        **(_HEALTH if health_port else {}),
+    }
+
+
+def _discovery(host: str, config: GatewayConfig) -> dict[str, Any]:
+    try:
+        ip_address(host)
+    except ValueError:
+        resolved = typed(
+            "extensions.clusters.dns.v3.DnsCluster",
+            dns_refresh_rate=f"{config.dns_refresh_seconds}s",
+            dns_lookup_family="V4_PREFERRED",
+        )
+        return {"cluster_type": {"name": "envoy.clusters.dns", "typed_config": resolved}}
+    return {"type": "STATIC"}
+
+
+# An address that the name has no more is kept for as long as it says that it serves: names lag
+# behind, and a pod that stops says so itself. When none serves, the call goes to any of them, and
+# the caller hears from it why.
+_HEALTH = {
+    "health_checks": [
+        {
+            "grpc_health_check": {},
+            "timeout": "1s",
+            "interval": "1s",
+            "no_traffic_interval": "1s",
+            "unhealthy_threshold": 2,
+            "healthy_threshold": 1,
+        }
+    ],
+    "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
+}

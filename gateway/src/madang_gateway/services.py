@@ -1,0 +1,10 @@
+"""The services that the gateway knows."""
+
+SERVICES = {
+    "featurestore": "madang.feature.v1.FeatureStoreService",
+    "candidate": "madang.candidate.v1.CandidateService",
+    "ranker": "madang.ranker.v1.RankerService",
+}
+# Reflection, health and channelz are served by every service; this header says whose is meant.
+SERVICE_HEADER = "x-madang-service"
+USER_HEADER = "x-madang-user"
