@@ -253,7 +253,7 @@ class LocalMesh:
                 self._processes[part].stop()
         if self._otlp:
             self._otlp.stop()
-        for path in self._folder.glob("*.json"):
+        for path in (*self._folder.glob("*.json"), *self._folder.glob("*.binpb")):
             path.unlink()
         shutil.rmtree(self._folder / "appendonlydir", ignore_errors=True)
 
