@@ -9,7 +9,14 @@ COPY constraints.txt LICENSE ./
 RUN pip install -c constraints.txt hatchling
 COPY protos protos
 COPY runtime runtime
-RUN pip install -c constraints.txt --no-build-isolation ./protos ./runtime
+RUN pip install -c constraints.txt --no-build-isolation ./protos "./runtime[s3]"
+
+# Writes what the official Envoy image reads: the init container of the gateway.
+FROM base AS madang-gateway
+COPY gateway gateway
+RUN pip install -c constraints.txt --no-build-isolation ./gateway
+USER 10001
+ENTRYPOINT ["python", "-m", "madang_gateway"]
 
 FROM base AS madang-featurestore
 COPY svc-featurestore svc-featurestore
@@ -35,10 +42,11 @@ FROM base AS madang-trainer
 COPY svc-featurestore svc-featurestore
 COPY svc-candidate svc-candidate
 COPY svc-ranker svc-ranker
+COPY gateway gateway
 COPY pipelines pipelines
 COPY cli cli
 RUN pip install -c constraints.txt --no-build-isolation ./svc-featurestore "./svc-candidate[train]" \
-    "./svc-ranker[train]" ./pipelines ./cli
+    "./svc-ranker[train]" ./gateway ./pipelines ./cli
 RUN madang train --home /madang/bundle && chmod -R a+rX /madang/bundle
 USER 10001
 ENTRYPOINT ["madang"]

@@ -6,7 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,9 +18,11 @@ from madang_cli.mesh.mesh import LocalMesh, find, wait_for
 from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError
 from madang_cli.reflect import CallError, find_rpc
 from madang_cli.traces import draw, is_whole, read_spans, tree
+from madang_cli.verify import Visitor, verify
 from madang_cli.workspace import Workspace, open_source
 from madang_gateway.services import SERVICES
 from madang_pipelines.sources.checkins import FILES, MissingFilesError
+from madang_runtime.models.registry import ModelRegistry
 
 PLACE = {"latitude": 37.4959, "longitude": 127.0664}
 
@@ -61,6 +66,73 @@ def test_up_prints_endpoints_and_others_find_them(up):
     assert shown.count("serving") == len(SERVICES) + 1
     assert "consumer" in shown
     assert "live" in shown
+
+
+def test_verify_calls_every_service(up):
+    workspace, _, _ = up
+    where = ("--home", str(workspace.home), "--name", "cli")
+    code, shown = madang("verify", *where)
+    assert code == 0, shown
+    for check in ("featurestore", "candidate", "ranker", "given items", "why", "JSON"):
+        assert f"{check}: " in shown
+    code, shown = madang("verify", *where, "--latitude", "0", "--longitude", "-30")
+    assert code == 1
+    assert "candidate: OUT_OF_RANGE: nothing is delivered to" in shown
+    assert "✓ featurestore" in shown
+    code, shown = madang("verify", "--gateway", "127.0.0.1:1")
+    assert code == 1
+    assert shown.count("UNAVAILABLE") == 3
+
+
+class Jaeger(BaseHTTPRequestHandler):
+    """Answers for a trace as Jaeger does, from the file that the mesh writes."""
+
+    traces: str
+
+    def do_GET(self):
+        spans = read_spans(Path(self.traces), self.path.rpartition("/")[2])
+        services = {f"p{i}": {"serviceName": s.service} for i, s in enumerate(spans)}
+        self.send_response(200 if spans else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps({"data": [{"processes": services}]}).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def test_verify_finds_the_trace(up):
+    workspace, _, _ = up
+    handler = type("It", (Jaeger,), {"traces": find(workspace.home, "cli").traces})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    gateway, jaeger = find(workspace.home, "cli").gateway, f"http://127.0.0.1:{server.server_port}"
+    *_, last = verify(gateway, Visitor("u00003", PLACE["latitude"], PLACE["longitude"]), jaeger)
+    server.shutdown()
+    assert last.check == "trace"
+    assert last.error == ""
+    assert last.seen.endswith("went through 4 services")
+
+
+def test_publish_leaves_champions_of_others_alone(up, tmp_path):
+    workspace, _, _ = up
+    gateway, registry = find(workspace.home, "cli").gateway, f"file://{tmp_path}/registry"
+    where = ("--home", str(workspace.home), "--gateway", gateway, "--registry", registry)
+    code, shown = madang("publish", *where)
+    assert code == 0, shown
+    assert "feature rows published" in shown
+    theirs = ModelRegistry(registry)
+    assert theirs.resolve("ranker") == workspace.registry.resolve("ranker")
+    code, shown = madang("publish", *where)  # as a job does that was cut off before
+    assert "feature rows published" in shown
+    own = theirs.register("ranker", {"model.onnx": b"1"})
+    theirs.set_alias("ranker", "champion", own)
+    code, shown = madang("publish", *where)
+    assert code == 0
+    assert f"champions of its own: ranker {own}" in shown
+    assert "published" not in shown
+    assert theirs.resolve("ranker") == own
+    code, shown = madang("publish", *where, "--replace")
+    assert theirs.resolve("ranker") == workspace.registry.resolve("ranker")
 
 
 def test_call_and_trace(up):

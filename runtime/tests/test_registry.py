@@ -2,7 +2,9 @@
 
 import json
 
+import fsspec
 import pytest
+from moto.server import ThreadedMotoServer
 
 from madang.feature.v1 import feature_store_pb2 as pb
 from madang_runtime.errors import Code, MadangError, reason
@@ -17,11 +19,26 @@ VIEW = pb.FeatureView(
 )
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(scope="module")
+def bucket():
+    """The URL of a bucket of an S3-compatible store."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        environment.setenv("AWS_ACCESS_KEY_ID", "it")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "it")
+        fsspec.filesystem("s3").mkdir("models")
+        yield "s3://models"
+    server.stop()
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
 def registry(request, tmp_path):
-    return ModelRegistry(
-        f"file://{tmp_path}/models" if request.param == "file" else f"memory://{tmp_path}"
-    )
+    if request.param == "s3":
+        return ModelRegistry(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
+    return ModelRegistry(f"{request.param}://{tmp_path}/models")
 
 
 def refused(call) -> int:
@@ -38,6 +55,16 @@ def test_register_alias_load(registry):
     assert loaded.manifest.parameters == {"n": 1}
     later = registry.register("m", {"a.bin": b"abd"})
     assert registry.versions("m") == [version, later]
+    assert registry.names() == ["m"]
+
+
+def test_a_version_of_another_registry(registry, tmp_path):
+    other = ModelRegistry(f"file://{tmp_path}/other")
+    version = other.register("m", {"a.bin": b"abc"}, metrics={"auc": 0.7})
+    assert not registry.has_alias("m")
+    registry.put(other.load("m", version))
+    assert registry.load("m", version) == other.load("m", version)
+    assert refused(lambda: registry.resolve("m")) == reason.ERROR_REASON_MODEL_NOT_FOUND
 
 
 def test_unknown_names_aliases_and_versions(registry):

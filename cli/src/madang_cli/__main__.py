@@ -27,13 +27,15 @@ from madang_cli.show import (
     print_why,
     steps,
 )
+from madang_cli.verify import Visitor, verify
 from madang_cli.workspace import Workspace, load, open_source
-from madang_pipelines.publish import publish
+from madang_pipelines.publish import copy_champions, publish
 from madang_pipelines.sources.checkins import MissingFilesError
 from madang_pipelines.sources.decision_log import load_explorations
 from madang_pipelines.sources.open_bandit import load_campaigns
 from madang_pipelines.training import Recipe
 from madang_runtime.clients import from_rpc_error
+from madang_runtime.models.registry import ModelRegistry
 
 app = typer.Typer(
     help="Madang: a marketplace's intelligence as a gRPC mesh.",
@@ -158,6 +160,49 @@ def call(
     except grpc.RpcError as error:
         _refused(error)
     typer.echo(answer)
+
+
+@app.command(name="publish")
+def publish_bundle(
+    registry: Annotated[str, typer.Option(help="fsspec URL of the mesh's model registry.")],
+    gateway: Annotated[str, typer.Option(help="host:port of the mesh.")],
+    home: Home = _HOME,
+    replace: Annotated[bool, typer.Option(help="Also champions of its own.")] = False,
+    patience: Annotated[float, typer.Option(help="Seconds to wait for the mesh to start.")] = 600.0,
+) -> None:
+    """Bring what was trained here to a mesh elsewhere: models, then features, lists, campaigns."""
+    workspace = Workspace(home)
+    if not workspace.source():
+        raise typer.BadParameter(f"nothing is trained in {home}; run `madang train` first")
+    others = copy_champions(workspace.registry, ModelRegistry(registry), replace=replace)
+    if others:
+        typer.echo(f"{registry} has champions of its own: {', '.join(others)}")
+        typer.echo("they stay, and so do the features that they read; --replace replaces both")
+        return
+    typer.echo(f"{registry} has our champions")
+    rows = publish(workspace.features, gateway, patience=patience)
+    typer.echo(f"{rows:,} feature rows published to {gateway}")
+
+
+@app.command(name="verify")
+def verify_mesh(
+    home: Home = _HOME,
+    name: Name = "default",
+    gateway: Annotated[str, typer.Option(help="host:port; unset takes the mesh's.")] = "",
+    jaeger: Annotated[str, typer.Option(help="URL of Jaeger, to look for the trace.")] = "",
+    user: Annotated[str, typer.Option(help="Any user.")] = "u00020",
+    latitude: Annotated[float, typer.Option(help="Of a place that is delivered to.")] = 37.4959,
+    longitude: Annotated[float, typer.Option(help="Of that place.")] = 127.0664,
+) -> None:
+    """Call every service of a mesh and check the answers. Writes nothing."""
+    failed = False
+    target = gateway or _running(home, name).gateway
+    for finding in verify(target, Visitor(user, latitude, longitude), jaeger):
+        failed |= bool(finding.error)
+        mark = f"[red]✗ {finding.check}:[/] {finding.error}" if finding.error else None
+        console.print(mark or f"[green]✓[/] {finding.check}: {finding.seen}", highlight=False)
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -24,11 +24,11 @@ from madang_pipelines.segment_lists import upserts
 from madang_pipelines.training import Trained
 from madang_runtime.columns import block
 from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
+from madang_runtime.models.registry import CHAMPION, ModelRegistry
 
 _ROWS_A_MESSAGE, _LISTS_A_MESSAGE, _CAMPAIGNS_A_MESSAGE = 2000, 500, 1000
 _LISTS, _CAMPAIGNS = "segment_lists.parquet", "campaigns.parquet"
 _MICROS = 1_000_000
-_START_SECONDS = 60.0
 _KINDS: tuple[tuple[str, type[np.generic]], ...] = (("FLOAT32", np.float32), ("INT64", np.int64))
 
 
@@ -78,8 +78,39 @@ def _frame(view: str, ids: list[str], rows: InputRows) -> pl.DataFrame:
     return pl.DataFrame(columns).fill_nan(None)
 
 
-def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lambda _: None) -> int:
+def copy_champions(source: ModelRegistry, target: ModelRegistry, *, replace: bool) -> list[str]:
+    """Copy every champion to another registry and make it champion there.
+
+    Args:
+        replace: also where the target has a champion already, such as one that a user trained.
+
+    Returns:
+        the target's champion of each model, as "model version", that is not the source's.
+    """
+    others = []
+    for name in source.names():
+        version = source.resolve(name)
+        if replace or not target.has_alias(name):
+            target.put(source.load(name, version))
+            target.set_alias(name, CHAMPION, version)
+        elif (there := target.resolve(name)) != version:
+            others.append(f"{name} {there}")
+    return others
+
+
+def publish(
+    folder: Path,
+    gateway: str,
+    progress: Callable[[float], None] = lambda _: None,
+    patience: float = 60.0,
+) -> int:
     """Apply all views and write the Parquet files' rows, lists and campaigns through the gateway.
+
+    Args:
+        folder: of the Parquet files.
+        gateway: host:port.
+        progress: told the share of rows written.
+        patience: seconds to wait for a service that has not started.
 
     Returns:
         the number of feature rows written.
@@ -89,14 +120,14 @@ def publish(folder: Path, gateway: str, progress: Callable[[float], None] = lamb
         views = load_views()
         for definition in views.values():
             request = pb.ApplyFeatureViewRequest(view=definition)
-            store.ApplyFeatureView(request, timeout=10, wait_for_ready=True)
+            _patiently(partial(store.ApplyFeatureView, request, timeout=10), patience)
         candidates = candidate_pb2_grpc.CandidateServiceStub(channel)
         for part in pl.read_parquet(folder / _LISTS).iter_slices(_LISTS_A_MESSAGE):
             lists = candidate_pb2.UpsertListsRequest(lists=upserts(part))
-            _patiently(partial(candidates.UpsertLists, lists, timeout=60))
+            _patiently(partial(candidates.UpsertLists, lists, timeout=60), patience)
         for part in saved_campaigns(folder).iter_slices(_CAMPAIGNS_A_MESSAGE):
             campaigns = candidate_pb2.UpsertCampaignsRequest(campaigns=campaign_upserts(part))
-            _patiently(partial(candidates.UpsertCampaigns, campaigns, timeout=60))
+            _patiently(partial(candidates.UpsertCampaigns, campaigns, timeout=60), patience)
         published = USER_VIEW, ITEM_VIEW, SEGMENT_VIEW
         frames = {v: pl.read_parquet(folder / f"{v}.parquet") for v in published}
         total, written = sum(map(len, frames.values())), 0
@@ -126,9 +157,9 @@ def campaign_upserts(campaigns: pl.DataFrame) -> list[candidate_pb2.Campaign]:
     ]
 
 
-def _patiently(call: Callable[[], object]) -> None:
-    """Call until the service behind the gateway has started."""
-    until = time.monotonic() + _START_SECONDS
+def _patiently(call: Callable[[], object], patience: float) -> None:
+    """Call until the gateway, and the service behind it, have started."""
+    until = time.monotonic() + patience
     while True:
         try:
             call()

@@ -1,11 +1,12 @@
 """Settings of svc-candidate."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from madang_runtime.changelog.compacted import CompactedLog
 from madang_runtime.changelog.compacted_redis import RedisCompactedLog
 from madang_runtime.settings import ServiceSettings
+from madang_runtime.urls import with_password
 
 
 class CandidateSettings(ServiceSettings):
@@ -51,6 +52,9 @@ class CandidateSettings(ServiceSettings):
     log_url: str = Field(
         "redis://127.0.0.1:6379", description="redis:// or rediss:// of the change logs."
     )
+    log_password: SecretStr = Field(
+        SecretStr(""), description="Password of the logs' store, when it is not in the URL."
+    )
     log_timeout_seconds: float = Field(1.0, gt=0, description="Longest wait for the logs.")
     log_synced: bool = Field(
         False,
@@ -61,5 +65,8 @@ class CandidateSettings(ServiceSettings):
     def open_table(self, name: str) -> CompactedLog:
         """A compacted log of these settings."""
         return RedisCompactedLog(
-            self.log_url, name, self.log_timeout_seconds, synced=self.log_synced
+            with_password(self.log_url, self.log_password),
+            name,
+            self.log_timeout_seconds,
+            synced=self.log_synced,
         )

@@ -1,6 +1,6 @@
 """Settings of svc-featurestore."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from madang_runtime.settings import ServiceSettings
@@ -20,6 +20,9 @@ class FeatureStoreSettings(ServiceSettings):
     store_url: str = Field(
         "memory://",
         description="redis://[user:password@]host:port/db, rediss:// for TLS, or memory://.",
+    )
+    store_password: SecretStr = Field(
+        SecretStr(""), description="Password of the store, when it is not in the URL."
     )
     store_timeout_seconds: float = Field(
         0.25, gt=0, description="Longest wait for the store, connecting included."

@@ -10,6 +10,7 @@ from madang_featurestore.stores.memory import MemoryStore
 from madang_featurestore.stores.redis import RedisStore
 from madang_featurestore.stores.traced import TracedStore
 from madang_runtime.server import ServiceHost
+from madang_runtime.urls import with_password
 
 
 def wire(host: ServiceHost, settings: FeatureStoreSettings) -> None:
@@ -25,5 +26,6 @@ def _open_store(host: ServiceHost, settings: FeatureStoreSettings) -> RowStore:
     system, _, _ = settings.store_url.partition(":")
     if system == "memory":
         return TracedStore(MemoryStore(), host.tracer, system)
-    store = RedisStore(settings.store_url, settings.store_timeout_seconds)
+    url = with_password(settings.store_url, settings.store_password)
+    store = RedisStore(url, settings.store_timeout_seconds)
     return TracedStore(store, host.tracer, "redis")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from madang_runtime.changelog.base import ChangeLog
@@ -10,6 +10,7 @@ from madang_runtime.changelog.compacted import CompactedLog
 from madang_runtime.changelog.compacted_redis import RedisCompactedLog
 from madang_runtime.changelog.redis import RedisChangeLog
 from madang_runtime.settings import ServiceSettings
+from madang_runtime.urls import with_password
 
 
 class FeedbackSettings(ServiceSettings):
@@ -18,6 +19,9 @@ class FeedbackSettings(ServiceSettings):
     log_url: str = Field(
         "redis://127.0.0.1:6379",
         description="redis:// or rediss:// of the logs; the server keeps an append-only file.",
+    )
+    log_password: SecretStr = Field(
+        SecretStr(""), description="Password of the logs' store, when it is not in the URL."
     )
     log_timeout_seconds: float = Field(1.0, gt=0, description="Longest wait for the logs.")
     log_synced: bool = Field(
@@ -29,17 +33,21 @@ class FeedbackSettings(ServiceSettings):
     def open_log(self, name: str, abandoned_after: float = 5.0) -> ChangeLog:
         """A log of these settings."""
         return RedisChangeLog(
-            self.log_url,
+            self.log_store(),
             name,
             self.log_timeout_seconds,
             synced=self.log_synced,
             abandoned_after=abandoned_after,
         )
 
+    def log_store(self) -> str:
+        """The logs' store with its password."""
+        return with_password(self.log_url, self.log_password)
+
     def open_table(self, name: str) -> CompactedLog:
         """A compacted log of these settings."""
         return RedisCompactedLog(
-            self.log_url, name, self.log_timeout_seconds, synced=self.log_synced
+            self.log_store(), name, self.log_timeout_seconds, synced=self.log_synced
         )
 
 
@@ -55,6 +63,9 @@ class RankerSettings(FeedbackSettings):
         "",
         description="redis:// of the store that keeps shown pages, some 3 kB for 20 items; empty "
         "takes that of the logs.",
+    )
+    explain_password: SecretStr = Field(
+        SecretStr(""), description="Password of that store, when it is not in the URL."
     )
     decisions_url: str = Field(
         "", description="fsspec URL of the folder that logs shown pages as Parquet; empty: none."
@@ -80,3 +91,9 @@ class RankerSettings(FeedbackSettings):
     feature_timeout_seconds: float = Field(
         0.25, gt=0, description="Longest wait for the feature store."
     )
+
+    def explain_store(self) -> str:
+        """The shown pages' store with its password."""
+        if not self.explain_url:
+            return self.log_store()
+        return with_password(self.explain_url, self.explain_password)

@@ -49,7 +49,7 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
         host, ModelRegistry(settings.model_registry), settings.model, settings.model_alias, load
     )
     kept = RedisDecisionStore(
-        settings.explain_url or settings.log_url,
+        settings.explain_store(),
         settings.log_timeout_seconds,
         settings.explain_seconds,
     )

@@ -96,7 +96,7 @@ class HotModel(Generic[Model]):
 
     def _refused(self, version: str, error: MadangError) -> None:
         if (version, error.message) != (self._refusal[0], self._refusal[1].message):
-            log.warning("%s %s is not served: %s", self._name, version, error.message)
+            log.warning("not ready: model %s is not served: %s", self._name, error.message)
             self._host.metrics.model_failures.labels(self._name).inc()
         self._refusal = (version, error)
 

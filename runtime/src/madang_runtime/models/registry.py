@@ -58,12 +58,17 @@ class ModelRegistry:
             parameters=parameters or {},
             metrics=metrics or {},
         )
-        folder = self._path(name, version)
-        self._fs.makedirs(folder, exist_ok=True)
-        for file, content in files.items():
-            self._fs.pipe_file(f"{folder}/{file}", content)
-        self._write_whole(f"{folder}/manifest.json", manifest.model_dump_json(indent=2).encode())
+        self.put(ModelFiles(manifest, files))
         return version
+
+    def put(self, model: ModelFiles) -> None:
+        """Write a whole version as it is, such as one of another registry. No alias moves."""
+        folder = self._path(model.manifest.name, model.manifest.version)
+        self._fs.makedirs(folder, exist_ok=True)
+        for file, content in model.files.items():
+            self._fs.pipe_file(f"{folder}/{file}", content)
+        written = model.manifest.model_dump_json(indent=2).encode()
+        self._write_whole(f"{folder}/manifest.json", written)
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Point an alias at a version. Raises: MadangError MODEL_NOT_FOUND, MODEL_CORRUPT."""
@@ -74,6 +79,14 @@ class ModelRegistry:
     def resolve(self, name: str, alias: str = CHAMPION) -> str:
         """The version that an alias points at. Raises: MadangError MODEL_NOT_FOUND."""
         return self._read(self._path(name, "aliases", alias), name, f"alias {alias!r}").decode()
+
+    def has_alias(self, name: str, alias: str = CHAMPION) -> bool:
+        """Whether an alias points at anything."""
+        return bool(self._fs.exists(self._path(name, "aliases", alias)))
+
+    def names(self) -> list[str]:
+        """The models that have a complete version."""
+        return sorted({p.split("/")[-3] for p in self._fs.glob(f"{self._root}/*/*/manifest.json")})
 
     def versions(self, name: str) -> list[str]:
         """The complete versions of a model, oldest first."""
