@@ -1,0 +1,41 @@
+{{/* The environment of a service: what the chart knows, then the component's own settings, which
+     win. A name is that of a field of the service's settings.py. (list $ "ranker" $own) */}}
+{{- define "madang.environment" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $own := index . 2 -}}
+{{- $prefix := printf "MADANG_%s_" (upper $name) -}}
+{{- $settings := dict
+  "host" "0.0.0.0"
+  "port" 50051
+  "health_port" 8081
+  "metrics_port" 9090
+  "gateway" (include "madang.gateway" $root)
+  "model_registry" (include "madang.registry" $root)
+  "otlp_endpoint" (include "madang.otlp" $root)
+  "sampling_ratio" $root.Values.telemetry.samplingRatio
+  "drain_seconds" $root.Values.shutdown.drainSeconds
+  "grace_seconds" $root.Values.shutdown.graceSeconds
+-}}
+{{- $store := "log" -}}
+{{- if eq $name "featurestore" }}{{ $store = "store" }}{{ else }}{{ $_ := set $settings "log_synced" (eq "true" (include "madang.storeSynced" $root)) }}{{ end -}}
+{{- $_ := set $settings (printf "%s_url" $store) (include "madang.storeUrl" $root) -}}
+{{- if has $name (list "candidate" "consumer") }}{{ $_ := set $settings "segments" $root.Values.segments }}{{ end -}}
+{{- if and $root.Values.surfaces (has $name (list "ranker" "consumer")) }}{{ $_ := set $settings "surfaces" "/etc/madang/surfaces.yaml" }}{{ end -}}
+{{- range $key, $value := mergeOverwrite $settings $own.settings }}
+- name: {{ $prefix }}{{ upper $key }}
+  value: {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ toJson $value | quote }}{{ end }}
+{{- end }}
+{{- with (include "madang.storeSecret" $root) }}
+- name: {{ $prefix }}{{ upper $store }}_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ include "madang.storeSecretKey" $root }}
+{{- end }}
+{{- include "madang.registryEnv" $root }}
+- name: OMP_NUM_THREADS
+  value: "1"
+- name: POLARS_MAX_THREADS
+  value: "1"
+{{- end }}
