@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-warn-script-locat
 EDITABLE := --no-build-isolation $(foreach p,$(PACKAGES),-e $(p))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads clean lock
+.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads clean lock
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,13 @@ proto: $(VENV)/.dev ## Generate the Python of the protos.
 proto-check: $(VENV)/.dev ## Fail when the generated Python is stale.
 	@fresh=$$(mktemp -d) && $(BIN)/python protos/generate.py $$fresh && \
 	  diff -r -x __pycache__ protos/gen $$fresh >/dev/null || { echo "protos/gen is stale: make proto"; exit 1; }
+
+chart: $(VENV)/.dev ## The chart alone: lint, goldens, schemas, wrong values, policies, what pods run.
+	@$(BIN)/pytest -q helm
+chart-schema: $(VENV)/.dev ## Write the schema of the chart's values from the services' settings.
+	@$(BIN)/python helm/schema.py
+chart-golden: $(VENV)/.dev ## Write what the chart makes anew, to be looked at and committed.
+	@$(BIN)/python helm/tests/charts.py
 
 unit: $(VENV)/.dev ## Tests with coverage.
 	@$(BIN)/coverage erase

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from madang_candidate.settings import CandidateSettings
 from madang_featurestore.settings import FeatureStoreSettings
 from madang_ranker.consumer import ConsumerSettings
 from madang_ranker.settings import RankerSettings
-
 from madang_runtime.settings import ServiceSettings
 
 CHART = Path(__file__).parent / "madang"

@@ -1,0 +1,121 @@
+"""Values that are wrong are refused with what is wrong."""
+
+import helm_python
+import pytest
+from charts import COMPONENTS, environment, named, objects, pods, render
+
+WRONG = [
+    ({"components": {"ranker": {"replicas": "two"}}}, "/components/ranker/replicas.*want integer"),
+    ({"components": {"ranger": {}}}, "'ranger' not allowed"),
+    ({"components": {"ranker": {"settings": {"onnx_treads": 2}}}}, "'onnx_treads' not allowed"),
+    ({"components": {"ranker": {"settings": {"onnx_threads": 0}}}}, "got 0, want 1"),
+    ({"components": {"ranker": {"settings": {"port": 1}}}}, "'port' not allowed"),
+    ({"components": {"ranker": {"resources": {"limits": {"cpu": "lots"}}}}}, "'lots' does not"),
+    (
+        {"components": {"ranker": {"settings": {"default_deadline_seconds": 30}}}},
+        "default_deadline_seconds is 30, so shutdown.graceSeconds must be at least that",
+    ),
+    ({"valkey": {"enabled": False}}, "externalStore.url must be set"),
+    ({"valkey": {"appendfsync": "no"}}, "'always', 'everysec'"),
+    ({"valkey": {"enabled": False}, "externalStore": {"url": "http://x"}}, "/externalStore/url"),
+    ({"telemetry": {"samplingRatio": 2}}, "got 2, want 1"),
+    ({"telemetry": {"otlpEndpoint": "http://jaeger:4317"}}, "/telemetry/otlpEndpoint"),
+    ({"modelBundle": {"source": "internet"}}, "'image', 'train', 'none'"),
+    ({"modelRegistry": {"url": "bucket/models"}}, "'bucket/models' does not match"),
+    (
+        {"modelRegistry": {"persistence": {"accessModes": ["ReadWriteTwice"]}}},
+        "'ReadWriteOnce', 'ReadWriteMany'",
+    ),
+    ({"gateway": {"service": {"type": "Nodeport"}}}, "'NodePort'"),
+    ({"gateway": {"service": {"nodePort": 99999}}}, "got 99,999, want 32,767"),
+    ({"gateway": {"tls": {"enabled": True}}}, "gateway.tls.existingSecret must name a Secret"),
+    (
+        {
+            "gateway": {
+                "tls": {"enabled": True, "certManager": {"enabled": True, "dnsNames": ["x"]}}
+            }
+        },
+        "certManager.issuer.name must name an issuer",
+    ),
+    (
+        {
+            "gateway": {
+                "tls": {"enabled": True, "certManager": {"enabled": True, "issuer": {"name": "x"}}}
+            }
+        },
+        "certManager.dnsNames must have",
+    ),
+    (
+        {"networkPolicy": {"enabled": True}, "modelRegistry": {"url": "s3://b"}},
+        "open it by networkPolicy.egress",
+    ),
+    ({"image": {"pullPolicy": "Sometimes"}}, "'IfNotPresent'"),
+    ({"replicaCount": 3}, "'replicaCount' not allowed"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG)
+def test_wrong_values_are_refused_with_the_reason(values, message):
+    with pytest.raises(helm_python.HelmError, match=message):
+        render(**values)
+
+
+def test_global_is_open_and_its_registry_counts():
+    made = pods(objects(**{"global": {"imageRegistry": "r.example", "theirs": {"x": 1}}}))
+    image = made["madang-ranker"]["spec"]["containers"][0]["image"]
+    assert image == "r.example/madang-ranker:0.1.0"
+
+
+def test_settings_reach_the_service_as_they_are():
+    settings = {"max_message_bytes": 33554432, "log_level": "DEBUG", "onnx_threads": 2}
+    made = pods(objects(components={"ranker": {"settings": settings}}))
+    env = environment(made["madang-ranker"]["spec"]["containers"][0])
+    assert env["MADANG_RANKER_MAX_MESSAGE_BYTES"] == "33554432"
+    assert env["MADANG_RANKER_LOG_LEVEL"] == "DEBUG"
+    assert env["MADANG_RANKER_ONNX_THREADS"] == "2"
+
+
+def test_a_store_of_ones_own():
+    store = {"url": "rediss://store.example:6380", "existingSecret": "its-password"}
+    made = objects(valkey={"enabled": False}, externalStore=store)
+    assert not [o for o in made if "valkey" in o["metadata"]["name"]]
+    for name in COMPONENTS:
+        (container,) = pods(made)[f"madang-{name}"]["spec"]["containers"]
+        kind = "STORE" if name == "featurestore" else "LOG"
+        prefix = f"MADANG_{name.upper()}_"
+        assert environment(container)[f"{prefix}{kind}_URL"] == store["url"]
+        (secret,) = [e for e in container["env"] if e["name"] == f"{prefix}{kind}_PASSWORD"]
+        assert secret["valueFrom"]["secretKeyRef"]["name"] == "its-password"
+        if name != "featurestore":
+            assert environment(container)[f"{prefix}LOG_SYNCED"] == "true"
+
+
+def test_a_registry_of_ones_own_needs_no_volume():
+    registry = {"url": "s3://models", "endpointUrl": "http://minio:9000", "existingSecret": "keys"}
+    made = objects(modelRegistry=registry)
+    assert not [o for o in made if o["kind"] == "PersistentVolumeClaim"]
+    for name in ("candidate", "ranker"):
+        (container,) = pods(made)[f"madang-{name}"]["spec"]["containers"]
+        env = environment(container)
+        assert env[f"MADANG_{name.upper()}_MODEL_REGISTRY"] == "s3://models"
+        assert env["AWS_ENDPOINT_URL"] == "http://minio:9000"
+        assert [m["name"] for m in container["volumeMounts"]] == ["tmp"]
+
+
+def test_the_bundles_job_is_another_when_it_shall_do_another_thing():
+    def job(**bundle):
+        (made,) = objects(kind="Job", modelBundle=bundle)
+        return made["metadata"]["name"]
+
+    assert job() == job(source="image")  # an upgrade leaves a finished Job alone
+    assert len({job(), job(revision=2), job(source="train")}) == 3
+    assert not objects(kind="Job", modelBundle={"source": "none"})
+
+
+def test_surfaces_of_ones_own_are_read_by_who_needs_them():
+    made = objects(surfaces={"home": {"kinds": ["SHOP"]}})
+    assert "home:" in named(made, "madang-surfaces")["data"]["surfaces.yaml"]
+    for name in COMPONENTS:
+        (container,) = pods(made)[f"madang-{name}"]["spec"]["containers"]
+        reads = f"MADANG_{name.upper()}_SURFACES" in environment(container)
+        assert reads == (name in ("ranker", "consumer"))
