@@ -38,7 +38,9 @@ USER 10001
 ENTRYPOINT ["python", "-m", "madang_ranker"]
 
 # Torch, the pipelines and the command `madang`; a small bundle of models lies in /madang/bundle.
+# PIP_EXTRA_INDEX_URL: an index with torch's build for CPUs; without one pip takes that for GPUs.
 FROM base AS madang-trainer
+ARG PIP_EXTRA_INDEX_URL
 COPY svc-featurestore svc-featurestore
 COPY svc-candidate svc-candidate
 COPY svc-ranker svc-ranker

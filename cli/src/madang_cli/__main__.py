@@ -123,6 +123,7 @@ def _print_endpoints(info: MeshInfo) -> None:
     for service, address in info.services.items():
         console.print(f"  {service:<14} {address}")
     console.print(f"[bold]envoy[/]    http://{info.admin}")
+    console.print(f"[bold]metrics[/]  {' '.join(info.metrics.values())}")
     console.print(f"[bold]traces[/]   {info.traces}   (also for Jaeger: upload as OTLP JSON)")
     console.print("Ctrl-C stops everything.")
 

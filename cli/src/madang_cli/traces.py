@@ -40,6 +40,12 @@ class Span:
         return (self.end - self.start) / 1e6
 
 
+def all_spans(path: Path) -> list[Span]:
+    """All spans of all traces."""
+    with path.open(encoding="utf-8") as lines:
+        return [span for line in lines for span in _spans(json.loads(line))]
+
+
 def read_spans(path: Path, trace_id: str) -> list[Span]:
     """All spans of a trace."""
     found = []

@@ -1,6 +1,13 @@
 """The Prometheus metrics of every service. One registry a server, so that tests can have many."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    start_http_server,
+)
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _ROWS = (1, 8, 32, 128, 512, 1024, 2048, 4096, 8192)
@@ -10,6 +17,8 @@ class Metrics:
     """Requests, errors and durations by method; batches; models; degradations."""
 
     def __init__(self) -> None:
+        # Else each series has a gauge beside it, which nobody reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.seconds = Histogram(
             "madang_rpc_duration_seconds",

@@ -37,25 +37,29 @@ class CandidateServicer(candidate_pb2_grpc.CandidateServiceServicer):
         self, request: pb.UpsertItemsRequest, context: grpc.ServicerContext
     ) -> pb.UpsertItemsResponse:
         """See the proto."""
-        return self._editor.upsert(request)
+        with self._stages().stage("log"):
+            return self._editor.upsert(request)
 
     def DeleteItems(
         self, request: pb.DeleteItemsRequest, context: grpc.ServicerContext
     ) -> pb.DeleteItemsResponse:
         """See the proto."""
-        return self._editor.delete(request)
+        with self._stages().stage("log"):
+            return self._editor.delete(request)
 
     def UpsertLists(
         self, request: pb.UpsertListsRequest, context: grpc.ServicerContext
     ) -> pb.UpsertListsResponse:
         """See the proto."""
-        return self._editor.upsert_lists(request)
+        with self._stages().stage("log"):
+            return self._editor.upsert_lists(request)
 
     def UpsertCampaigns(
         self, request: pb.UpsertCampaignsRequest, context: grpc.ServicerContext
     ) -> pb.UpsertCampaignsResponse:
         """See the proto."""
-        return self._editor.upsert_campaigns(request)
+        with self._stages().stage("log"):
+            return self._editor.upsert_campaigns(request)
 
     def GetIndexInfo(
         self, request: pb.GetIndexInfoRequest, context: grpc.ServicerContext

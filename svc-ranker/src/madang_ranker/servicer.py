@@ -41,7 +41,8 @@ class RankerServicer(ranker_pb2_grpc.RankerServiceServicer):
         self, request: pb.RecordFeedbackRequest, context: grpc.ServicerContext
     ) -> pb.RecordFeedbackResponse:
         """See the proto."""
-        return self._feedback.record(request.events)
+        with self._stages().stage("log"):
+            return self._feedback.record(request.events)
 
     def Explain(
         self, request: pb.ExplainRequest, context: grpc.ServicerContext

@@ -29,6 +29,7 @@ from madang_gateway.services import SERVICES
 
 STORE, GATEWAY, CONSUMER = "store", "gateway", "consumer"
 _MODULES = {CONSUMER: "madang_ranker.consumer"}
+_PAGES = {GATEWAY: "/stats/prometheus"}
 _SEGMENTS = ["user_segments.cohort", "user_segments.demographic"]
 
 
@@ -43,6 +44,7 @@ class MeshInfo:
         admin: host:port of Envoy's admin page.
         services: host:port of each service, for direct calls.
         consumer: host:port of the feedback consumer's health.
+        metrics: URL of each part's Prometheus metrics, with one worker a service.
         store: host:port of Valkey.
         traces: the file of OTLP JSON lines.
         folder: logs and state.
@@ -55,6 +57,7 @@ class MeshInfo:
     admin: str
     services: dict[str, str]
     consumer: str
+    metrics: dict[str, str]
     store: str
     traces: str
     folder: str
@@ -90,7 +93,10 @@ class LocalMesh:
         self._sampling_ratio = sampling_ratio
         self._note = note
         parts = (*SERVICES, CONSUMER, STORE, "admin", GATEWAY)
-        ports = dict(zip(parts, free_ports(len(parts)), strict=True))
+        measured = (*SERVICES, CONSUMER, GATEWAY) if workers == 1 else ()
+        drawn = free_ports(len(parts) + len(measured))
+        ports = dict(zip(parts, drawn, strict=False))
+        self._metrics = dict(zip(measured, drawn[len(parts) :], strict=True))
         self._addresses = {part: f"127.0.0.1:{port}" for part, port in ports.items()}
         self._gateway = f"127.0.0.1:{gateway_port or ports[GATEWAY]}"
         self._processes: dict[str, ManagedProcess] = {}
@@ -109,6 +115,10 @@ class LocalMesh:
             admin=self._addresses["admin"],
             services={s: self._addresses[s] for s in SERVICES},
             consumer=self._addresses[CONSUMER],
+            metrics={
+                part: f"http://127.0.0.1:{port}{_PAGES.get(part, '/metrics')}"
+                for part, port in self._metrics.items()
+            },
             store=self._addresses[STORE],
             traces=str(self._folder / "traces.jsonl"),
             folder=str(self._folder),
@@ -142,6 +152,7 @@ class LocalMesh:
             upstreams={s: Upstream(stable=self._addresses[s]) for s in SERVICES},
             port=_port(self._gateway),
             admin_port=_port(self._addresses["admin"]),
+            status_port=self._metrics.get(GATEWAY, 0),
             otlp=self._otlp.address,
             sampling_ratio=self._sampling_ratio,
         )
@@ -194,6 +205,8 @@ class LocalMesh:
             "sampling_ratio": str(self._sampling_ratio),
             **settings,
         }
+        if address == self._addresses[service]:
+            given["metrics_port"] = str(self._metrics.get(service, 0))
         store = f"redis://{self._addresses[STORE]}"
         given |= {"featurestore": {"store_url": store}}.get(service, {"log_url": store})
         if service in ("candidate", CONSUMER):
