@@ -1,7 +1,7 @@
 # The images of Madang, a target each: docker build --target madang-ranker -t madang-ranker .
 # Plain steps; versions are those of constraints.txt. Serving images hold no torch.
 
-FROM python:3.11-slim-bookworm AS base
+FROM python:3.11.14-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin madang
 WORKDIR /madang

@@ -9,8 +9,16 @@ PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-warn-script-locat
 # Every editable package without build isolation: its one build tool comes from the pins too.
 EDITABLE := --no-build-isolation $(foreach p,$(PACKAGES),-e $(p))
 
+DOCKER ?= docker
+REGISTRY ?=
+TAG ?= $(shell sed -n 's/^appVersion: //p' helm/madang/Chart.yaml)
+IMAGES := $(shell sed -n 's/^FROM .* AS \(madang-.*\)/\1/p' Dockerfile)
+INDEX := $(if $(PIP_EXTRA_INDEX_URL),--build-arg PIP_EXTRA_INDEX_URL=$(PIP_EXTRA_INDEX_URL))
+INSTALL = helm upgrade --install madang helm/madang -f helm/madang/values-laptop.yaml \
+  --set image.registry=$(REGISTRY:%/=%) --set image.tag=$(TAG) --wait --timeout 10m
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads clean lock
+.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads images sbom kind-up minikube-up clean lock
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,6 +82,20 @@ bench-cohort: $(VENV)/.dev ## Measure batch serving of 10 million users.
 	@$(BIN)/python bench/cohort.py
 bench-regret: $(VENV)/.dev ## Measure what late feedback costs bandits.
 	@$(BIN)/python bench/regret.py
+
+images: ## Build all images (REGISTRY=prefix/ TAG=… PIP_EXTRA_INDEX_URL=…).
+	@for image in $(IMAGES); do echo "· $$image"; \
+	  $(DOCKER) build -q --target $$image -t $(REGISTRY)$$image:$(TAG) $(INDEX) . || exit 1; done
+sbom: $(VENV)/.dev ## List what each image holds, as CycloneDX in run/sbom.
+	@$(PIP) cyclonedx-bom==7.5.0 && $(BIN)/python helm/sbom.py run/sbom
+kind-up: images ## A kind cluster with the mesh on localhost:30080 and Jaeger on localhost:30686.
+	@kind get clusters | grep -qx madang || kind create cluster --name madang --config helm/kind.yaml
+	@kind load docker-image --name madang $(IMAGES:%=$(REGISTRY)%:$(TAG))
+	@$(INSTALL) --kube-context kind-madang
+minikube-up: images ## The same on minikube; `minikube service madang-gateway --url` tells where.
+	@minikube status >/dev/null || minikube start --cpus 4 --memory 8g
+	@for image in $(IMAGES:%=$(REGISTRY)%:$(TAG)); do minikube image load $$image || exit 1; done
+	@$(INSTALL) --kube-context minikube
 
 lock: ## Write constraints.txt anew from .venv.
 	@{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.new && mv constraints.new constraints.txt
