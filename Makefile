@@ -15,7 +15,7 @@ TAG ?= $(shell sed -n 's/^appVersion: //p' helm/madang/Chart.yaml)
 IMAGES := $(shell sed -n 's/^FROM .* AS \(madang-.*\)/\1/p' Dockerfile)
 INDEX := $(if $(PIP_EXTRA_INDEX_URL),--build-arg PIP_EXTRA_INDEX_URL=$(PIP_EXTRA_INDEX_URL))
 INSTALL = helm upgrade --install madang helm/madang -f helm/madang/values-laptop.yaml \
-  --set image.registry=$(REGISTRY:%/=%) --set image.tag=$(TAG) --wait --timeout 10m
+  --set image.registry=$(REGISTRY:%/=%) --set-string image.tag=$(TAG) --wait --timeout 10m
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads images sbom kind-up minikube-up clean lock

@@ -30,7 +30,10 @@ _THE_CHARTS = {
     *("otlp_endpoint", "sampling_ratio", "drain_seconds", "grace_seconds"),
     *("store_url", "log_url", "log_synced", "segments", "surfaces"),
 }
-_QUANTITY = {"type": ["string", "number"], "pattern": r"^[0-9.]+(m|[kMGTP]i?)?$"}
+_QUANTITY = {
+    "type": ["string", "number"],
+    "pattern": r"^[0-9.]+([eE][0-9]+|[numkMGTPE]|[KMGTPE]i)?$",
+}
 _AMOUNTS = {"type": "object", "additionalProperties": _QUANTITY}
 _OPEN = {"type": "object"}
 _TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}

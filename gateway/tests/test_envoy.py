@@ -20,11 +20,15 @@ from madang.feature.v1 import feature_store_pb2_grpc
 from madang_cli.mesh.mesh import wait_for
 from madang_cli.mesh.processes import free_ports
 from madang_gateway.__main__ import main
+from madang_gateway.services import SERVICES
 
 SERVING, NOT_SERVING = (
     health_pb2.HealthCheckResponse.SERVING,
     health_pb2.HealthCheckResponse.NOT_SERVING,
 )
+
+
+SERVICE = SERVICES["featurestore"]
 
 
 class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
@@ -44,6 +48,7 @@ def service():
     server, state = grpc.server(ThreadPoolExecutor(2)), health.HealthServicer()
     feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server(Servicer(), server)
     health_pb2_grpc.add_HealthServicer_to_server(state, server)
+    state.set(SERVICE, SERVING)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield port, state
@@ -119,10 +124,10 @@ def test_a_service_says_itself_whether_it_serves(envoy, service):
     (config, admin), (_, state) = envoy, service
     with grpc.insecure_channel(f"127.0.0.1:{config['port']}") as channel:
         assert ask(channel) == "v"
-        state.set("", NOT_SERVING)
+        state.set(SERVICE, NOT_SERVING)
         assert wait_for(lambda: health_flags(admin).get("failed_active_health_check"), 5)
         assert ask(channel) == "v"  # nobody else could answer: it shall say itself why it can't
-        state.set("", SERVING)
+        state.set(SERVICE, SERVING)
         assert wait_for(lambda: not health_flags(admin).get("failed_active_health_check"), 5)
 
 

@@ -96,6 +96,7 @@ def test_several_nodes_need_another_registry(install):
         (({}, {}), {"modelRegistry": {"persistence": {"accessModes": ["ReadWriteMany"]}}}),
         (({}, {}), {"modelRegistry": {"persistence": {"existingClaim": "mine"}}}),
         (({}, {}), {"nodeSelector": {"kubernetes.io/hostname": "n1"}}),
+        (({}, {}), {"modelRegistry": {"persistence": {"checkNodes": False}}}),
     ],
 )
 def test_each_way_out_is_one(install, nodes, values):

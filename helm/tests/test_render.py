@@ -65,4 +65,4 @@ def test_another_release_has_names_of_its_own():
     with helm_python.Chart.load(CHART) as chart:
         files = chart.render({}, name="blue", namespace="a")
     assert "name: blue-madang-ranker" in files["madang/templates/components.yaml"]
-    assert "blue-madang-mesh.a.svc" in files["madang/templates/components.yaml"]
+    assert "blue-madang-mesh.a.svc.cluster.local.:8080" in files["madang/templates/components.yaml"]

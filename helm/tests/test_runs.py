@@ -54,7 +54,7 @@ def test_a_service_understands_its_environment(preset, name, monkeypatch):
     ports = {p["name"]: p["containerPort"] for p in container["ports"]}
     assert (settings.port, settings.health_port) == (ports["grpc"], ports["health"])
     assert settings.metrics_port == ports["metrics"]
-    assert settings.gateway == "madang-mesh.shop.svc.cluster.local:8080"
+    assert settings.gateway == "madang-mesh.shop.svc.cluster.local.:8080"
     assert settings.grace_seconds >= settings.default_deadline_seconds
 
 
@@ -75,7 +75,7 @@ def test_envoy_takes_the_gateways_configuration(preset, tmp_path):
 @pytest.mark.parametrize("password", ["", "plain", 'p@ss "word" \\ $HOME `id` \'#'])
 def test_valkey_starts_with_its_file_and_its_password(password, tmp_path):
     auth = {"existingSecret": "store"} if password else {}
-    made = objects(valkey={"auth": auth, "maxmemory": "64mb"})
+    made = objects(valkey={"auth": auth})
     container = containers(pods(made)["madang-valkey"])[0]
     port, data = free_port(), tmp_path / "data"
     data.mkdir()
@@ -93,7 +93,7 @@ def test_valkey_starts_with_its_file_and_its_password(password, tmp_path):
         client = redis.Redis(port=port, password=password or None)
         assert wait_for(lambda: answers(client), 10)
         assert client.config_get("appendfsync") == {"appendfsync": "always"}
-        assert client.config_get("maxmemory") == {"maxmemory": str(64 * 2**20)}
+        assert client.config_get("maxmemory") == {"maxmemory": str(700 * 2**20)}
         if password:
             with pytest.raises(redis.AuthenticationError):
                 redis.Redis(port=port).ping()

@@ -11,6 +11,7 @@ WRONG = [
     ({"components": {"ranker": {"settings": {"onnx_threads": 0}}}}, "got 0, want 1"),
     ({"components": {"ranker": {"settings": {"port": 1}}}}, "'port' not allowed"),
     ({"components": {"ranker": {"resources": {"limits": {"cpu": "lots"}}}}}, "'lots' does not"),
+    ({"components": {"ranker": {"resources": {"limits": {"memory": "1gb"}}}}}, "'1gb' does not"),
     (
         {"components": {"ranker": {"settings": {"default_deadline_seconds": 30}}}},
         "default_deadline_seconds is 30, so shutdown.graceSeconds must be at least that",
@@ -64,6 +65,26 @@ def test_global_is_open_and_its_registry_counts():
     made = pods(objects(**{"global": {"imageRegistry": "r.example", "theirs": {"x": 1}}}))
     image = made["madang-ranker"]["spec"]["containers"][0]["image"]
     assert image == "r.example/madang-ranker:0.1.0"
+
+
+@pytest.mark.parametrize("quantity", [2, 0.5, "500m", "1e9", "65536Ki", "1Gi", "1.5G"])
+def test_every_quantity_of_kubernetes_is_one(quantity):
+    limits = {"limits": {"memory": quantity}}
+    assert objects(components={"ranker": {"resources": limits}})
+
+
+def test_keys_without_a_value_are_as_if_they_were_not_there():
+    ranker = {"settings": None, "extraEnv": None}
+    nothing = {"nodeSelector": None, "podAnnotations": None, "global": None, "surfaces": None}
+    assert objects(components={"ranker": ranker}, **nothing) == objects()
+
+
+def test_variables_of_ones_own_replace_the_charts():
+    threads = [{"name": "OMP_NUM_THREADS", "value": "4"}]
+    made = pods(objects(components={"ranker": {"extraEnv": threads}}))
+    names = [e["name"] for e in made["madang-ranker"]["spec"]["containers"][0]["env"]]
+    assert names.count("OMP_NUM_THREADS") == 1
+    assert names.count("POLARS_MAX_THREADS") == 1
 
 
 def test_settings_reach_the_service_as_they_are():

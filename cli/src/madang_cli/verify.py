@@ -7,18 +7,19 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
 
 from madang.candidate.v1 import candidate_pb2, candidate_pb2_grpc
-from madang.common.v1 import place_pb2
+from madang.common.v1 import place_pb2, serving_info_pb2
 from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 
 _HOPS = {"madang-gateway", "madang-ranker", "madang-candidate", "madang-featurestore"}
-_TRACE_SECONDS, _KEPT_SECONDS = 20.0, 3.0
+_TRACE_SECONDS, _KEPT_SECONDS, _WHOLE_SECONDS = 20.0, 3.0, 90.0
+Answer = TypeVar("Answer")
 
 
 class WrongAnswerError(Exception):
@@ -115,19 +116,19 @@ class _Mesh:
         )
         _expect(index.shops + index.ads, "the index is empty")
         request = candidate_pb2.RetrieveRequest(user_id=self._user, place=self._place, limit=50)
-        answer = self._candidate.Retrieve(request, timeout=self._timeout)
+        answer = _undegraded(lambda: self._candidate.Retrieve(request, timeout=self._timeout))
         _expect(answer.item_ids, "no candidate; is anything delivered to this place?")
-        _undegraded(answer)
         return f"{len(answer.item_ids)} candidates of {index.shops} shops and {index.ads} ads"
 
     def feed(self) -> str:
         traced = (("traceparent", f"00-{self._trace_id}-{secrets.token_hex(8)}-01"),)
         request = ranker_pb2.RecommendRequest(user_id=self._user, place=self._place)
-        self._page = self._ranker.Recommend(request, timeout=self._timeout, metadata=traced)
+        self._page = _undegraded(
+            lambda: self._ranker.Recommend(request, timeout=self._timeout, metadata=traced)
+        )
         _expect(self._page.items, "an empty page")
         ids = {item.item_id for item in self._page.items}
         _expect(len(ids) == len(self._page.items), "an item is twice on a page")
-        _undegraded(self._page)
         model = self._page.serving_info.models[0]
         return f"{len(ids)} items ranked by {model.name} {model.version}"
 
@@ -199,9 +200,17 @@ def _json(request: urllib.request.Request, timeout: float) -> Any:
         return json.load(answer)
 
 
-def _undegraded(answer: Any) -> None:
-    degraded = ", ".join(f"{d.component} ({d.cause})" for d in answer.serving_info.degraded)
-    _expect(not degraded, f"degraded: {degraded}")
+def _undegraded(call: Callable[[], Answer]) -> Answer:
+    """Call until the answer lacks nothing: the first ones after a start may be slow."""
+    until = time.monotonic() + _WHOLE_SECONDS
+    while True:
+        answer = call()
+        info: serving_info_pb2.ServingInfo = answer.serving_info  # type: ignore[attr-defined]
+        if not info.degraded:
+            return answer
+        missing = ", ".join(f"{d.component} ({d.cause})" for d in info.degraded)
+        _expect(time.monotonic() < until, f"degraded: {missing}")
+        time.sleep(1.0)
 
 
 def _expect(right: object, otherwise: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from madang_gateway.config import GatewayConfig
 from madang_gateway.envoy import TYPE, address, typed
+from madang_gateway.services import SERVICES
 
 
 def cluster_table(config: GatewayConfig) -> dict[str, Any]:
@@ -13,20 +14,17 @@ def cluster_table(config: GatewayConfig) -> dict[str, Any]:
     for name, upstream in config.upstreams.items():
         for side, at in (("stable", upstream.stable), ("canary", upstream.canary)):
             if at:
-                made = cluster(f"{name}-{side}", at, config, upstream.health_port)
+                made = cluster(f"{name}-{side}", at, config)
+                if upstream.health_port:
+                    made = _asked(made, SERVICES[name], upstream.health_port)
                 resources.append({"@type": f"{TYPE}.config.cluster.v3.Cluster", **made})
     return {"resources": resources}
 
 
-def cluster(name: str, at: str, config: GatewayConfig, health_port: int = 0) -> dict[str, Any]:
-    """The addresses behind a host:port, over HTTP/2.
-
-    With a health port only those serve that say so there.
-    """
+def cluster(name: str, at: str, config: GatewayConfig) -> dict[str, Any]:
+    """The addresses behind a host:port, over HTTP/2."""
     host, _, port = at.rpartition(":")
-    endpoint: dict[str, Any] = {"address": address(host, int(port))}
-    if health_port:
-        endpoint["health_check_config"] = {"port_value": health_port}
+    endpoint = {"address": address(host, int(port))}
     http2 = typed(
         "extensions.upstreams.http.v3.HttpProtocolOptions",
         # One connection leads to one worker: few streams on each make Envoy open more.
@@ -54,7 +52,6 @@ def cluster(name: str, at: str, config: GatewayConfig, health_port: int = 0) -> 
             "base_ejection_time": "2s",
             "max_ejection_percent": 50,
         },
-        **(_HEALTH if health_port else {}),
     }
 
 
@@ -71,19 +68,24 @@ def _discovery(host: str, config: GatewayConfig) -> dict[str, Any]:
     return {"type": "STATIC"}
 
 
-# An address that the name has no more is kept for as long as it says that it serves: names lag
-# behind, and a pod that stops says so itself. When none serves, the call goes to any of them, and
-# the caller hears from it why.
-_HEALTH = {
-    "health_checks": [
-        {
-            "grpc_health_check": {},
-            "timeout": "1s",
-            "interval": "1s",
-            "no_traffic_interval": "1s",
-            "unhealthy_threshold": 2,
-            "healthy_threshold": 1,
-        }
-    ],
-    "common_lb_config": {"healthy_panic_threshold": {"value": 1}},
-}
+def _asked(made: dict[str, Any], service: str, port: int) -> dict[str, Any]:
+    """A cluster of which only those get calls that say at a port of theirs that they serve.
+
+    An address that the name has no more is kept for as long as it serves: names lag behind, and a
+    pod that stops says so itself. When none serves, the call goes to any of them, and the caller
+    hears from it why.
+    """
+    for locality in made["load_assignment"]["endpoints"]:
+        for host in locality["lb_endpoints"]:
+            host["endpoint"]["health_check_config"] = {"port_value": port}
+    check = {
+        # By its name: an address may by now be another service's.
+        "grpc_health_check": {"service_name": service},
+        "timeout": "1s",
+        "interval": "1s",
+        "no_traffic_interval": "1s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+    }
+    anyone = {"healthy_panic_threshold": {"value": 1}}
+    return {**made, "health_checks": [check], "common_lb_config": anyone}

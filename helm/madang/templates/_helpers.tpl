@@ -33,21 +33,22 @@ labels:
 {{/* An image of ours: (list $ "madang-ranker"). */}}
 {{- define "madang.image" -}}
 {{- $root := index . 0 -}}
-{{- $registry := $root.Values.global.imageRegistry | default $root.Values.image.registry -}}
+{{- $registry := ($root.Values.global | default dict).imageRegistry | default $root.Values.image.registry -}}
 {{- with $registry }}{{ . }}/{{ end }}{{ index . 1 }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}
 {{- end }}
 
 {{- define "madang.pullSecrets" -}}
-{{- with (.Values.global.imagePullSecrets | default .Values.image.pullSecrets) }}
+{{- with ((.Values.global | default dict).imagePullSecrets | default .Values.image.pullSecrets) }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
-{{/* The name of one of our Services as seen from any namespace: (list $ "ranker"). */}}
+{{/* The name of one of our Services, from any namespace: (list $ "ranker"). With the dot at its end no
+     search domain is tried, which costs lookups, and everything where one of them does not answer. */}}
 {{- define "madang.host" -}}
 {{- $root := index . 0 -}}
-{{ include "madang.fullname" $root }}-{{ index . 1 }}.{{ $root.Release.Namespace }}.svc.{{ $root.Values.clusterDomain }}
+{{ include "madang.fullname" $root }}-{{ index . 1 }}.{{ $root.Release.Namespace }}.svc.{{ $root.Values.clusterDomain }}.
 {{- end }}
 
 {{- define "madang.gateway" -}}

@@ -41,7 +41,7 @@ labels:
   {{- with $root.Values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with (merge (dict) (index . 2) $root.Values.podAnnotations) }}
+{{- with (merge (dict) (index . 2) ($root.Values.podAnnotations | default dict)) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}

@@ -22,7 +22,7 @@
 {{- $_ := set $settings (printf "%s_url" $store) (include "madang.storeUrl" $root) -}}
 {{- if has $name (list "candidate" "consumer") }}{{ $_ := set $settings "segments" $root.Values.segments }}{{ end -}}
 {{- if and $root.Values.surfaces (has $name (list "ranker" "consumer")) }}{{ $_ := set $settings "surfaces" "/etc/madang/surfaces.yaml" }}{{ end -}}
-{{- range $key, $value := mergeOverwrite $settings $own.settings }}
+{{- range $key, $value := mergeOverwrite $settings ($own.settings | default dict) }}
 - name: {{ $prefix }}{{ upper $key }}
   value: {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ toJson $value | quote }}{{ end }}
 {{- end }}
@@ -34,8 +34,12 @@
       key: {{ include "madang.storeSecretKey" $root }}
 {{- end }}
 {{- include "madang.registryEnv" $root }}
-- name: OMP_NUM_THREADS
+{{- $theirs := list }}
+{{- range $own.extraEnv }}{{ $theirs = append $theirs .name }}{{ end }}
+{{- range list "OMP_NUM_THREADS" "POLARS_MAX_THREADS" }}
+{{- if not (has . $theirs) }}
+- name: {{ . }}
   value: "1"
-- name: POLARS_MAX_THREADS
-  value: "1"
+{{- end }}
+{{- end }}
 {{- end }}
