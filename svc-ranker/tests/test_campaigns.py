@@ -168,7 +168,19 @@ def test_of_two_pacers_one_moves_the_rates(log, campaigns):
     again, _ = two.batch(NOON + 20)
     assert first == again
     campaigns["new"] = campaign("new")
-    assert set(two.batch(NOON + 21)[1]) == {"a", "new"}, "a new campaign does not wait"
+    batch, rates = two.batch(NOON + 21)
+    assert rates == pytest.approx({"a": START * 1.1, "new": START}), "a new campaign does not wait"
+    assert batch.made_at == first.made_at, "and others don't wait for it"
+    assert one.batch(NOON + 60)[1] == pytest.approx({"a": START * 1.1**2, "new": START * 1.1})
+
+
+def test_a_new_campaign_brings_no_spent_one_back(log, campaigns, count_all, clock):
+    day = Day(log, campaigns)
+    tell(log, "a", n=20)
+    count_all()
+    assert day.batch(NOON)[1] == {"a": 0}
+    campaigns["new"] = campaign("new")
+    assert day.batch(NOON + 1)[1] == pytest.approx({"a": 0, "new": START})
 
 
 def test_a_batch_from_the_future_is_replaced(log, campaigns):

@@ -29,6 +29,7 @@ def open_channel(target: str, max_message_bytes: int = 16 * 2**20) -> grpc.Chann
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1_000),
+            ("grpc.dns_min_time_between_resolutions_ms", 1_000),
         ],
     )
 

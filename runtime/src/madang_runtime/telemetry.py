@@ -14,6 +14,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 _VERSION = "00"
+# A receiver that starts after us is found within seconds; by default it may take two minutes.
+_PATIENCE = (
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
+)
 
 
 class JsonFormatter(logging.Formatter):
@@ -59,7 +64,12 @@ def start_tracing(service: str, otlp_endpoint: str, sampling_ratio: float) -> Tr
         shutdown_on_exit=False,
     )
     if otlp_endpoint:
-        exporter = OTLPSpanExporter(endpoint=otlp_endpoint, insecure=True, timeout=2)
+        exporter = OTLPSpanExporter(
+            endpoint=otlp_endpoint,
+            insecure=True,
+            timeout=2,
+            channel_options=_PATIENCE,  # type: ignore[arg-type]
+        )
         provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=250))
     return provider
 

@@ -26,6 +26,7 @@ PACING, BATCH_KEY = "pacing", "all"
 """The compacted log of pacing, and its only key."""
 START, STEP, LEAST = 0.1, 0.1, 1e-3
 _YOUNG = 0.9  # of the time between batches
+_LOOK_SECONDS = 2.0  # how soon a new campaign is seen
 _COUNTED_SECONDS, _MOST_BEHIND = 10.0, 10 * BATCH
 Numbers = NDArray[np.float64]
 
@@ -88,11 +89,12 @@ class Pacer:
                 self.make(time.time())
             except MadangError as error:
                 log.warning("pacing waits: %s", error.message)
-            if stop.wait(self._every):
+            if stop.wait(min(self._every, _LOOK_SECONDS)):
                 return
 
     def make(self, now: float) -> None:
-        """Publish a batch, unless nothing is paced, or nobody knows what was spent.
+        """Publish a batch when it is time or campaigns have changed, unless nobody knows what was
+        spent.
 
         Raises:
             MadangError: STORE_UNAVAILABLE.
@@ -113,17 +115,23 @@ class Pacer:
             rate = {}
         spent_by = self._log.counters(spend_name(day))
         spent = np.array([spent_by.get(i, 0) for i in ids], np.int64)
-        rates = next_rates(
-            np.array([rate.get(i) or START for i in ids]),
-            spent.astype(np.float64),
-            np.array([budgets[i] for i in ids], np.float64),
-            due(share, self._hours),
-        )
+        if young:  # only campaigns have changed: it is not yet time to move the rates of others
+            rates = np.array([rate.get(i, START) for i in ids])
+        else:
+            rates = next_rates(
+                np.array([rate.get(i) or START for i in ids]),
+                spent.astype(np.float64),
+                np.array([budgets[i] for i in ids], np.float64),
+                due(share, self._hours),
+            )
         batch = pacing_pb2.PacingBatch(
             day=day,
             item_ids=ids,
             spent_micros=spent.astype("<i8").tobytes(),
             rates=rates.astype("<f4").tobytes(),
         )
-        batch.made_at.FromMilliseconds(int(now * 1000))
+        if young:
+            batch.made_at.CopyFrom(before.made_at)
+        else:
+            batch.made_at.FromMilliseconds(int(now * 1000))
         self._table.write({BATCH_KEY: batch.SerializeToString()})
