@@ -108,9 +108,12 @@ def test_verify_finds_the_trace(up):
     gateway, jaeger = find(workspace.home, "cli").gateway, f"http://127.0.0.1:{server.server_port}"
     *_, last = verify(gateway, Visitor("u00003", PLACE["latitude"], PLACE["longitude"]), jaeger)
     server.shutdown()
+    server.server_close()
     assert last.check == "trace"
     assert last.error == ""
     assert last.seen.endswith("went through 4 services")
+    *_, gone = verify(gateway, Visitor("u00003", PLACE["latitude"], PLACE["longitude"]), jaeger)
+    assert "refused" in gone.error, "nobody waits for a Jaeger that is not there"
 
 
 def test_publish_leaves_champions_of_others_alone(up, tmp_path):

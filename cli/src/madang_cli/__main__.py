@@ -195,7 +195,7 @@ def verify_mesh(
     latitude: Annotated[float, typer.Option(help="Of a place that is delivered to.")] = 37.4959,
     longitude: Annotated[float, typer.Option(help="Of that place.")] = 127.0664,
 ) -> None:
-    """Call every service of a mesh and check the answers. Writes nothing."""
+    """Call every service of a mesh and check the answers."""
     failed = False
     target = gateway or _running(home, name).gateway
     for finding in verify(target, Visitor(user, latitude, longitude), jaeger):

@@ -3,10 +3,12 @@
 import json
 import secrets
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import grpc
@@ -52,7 +54,7 @@ class Finding:
 def verify(
     gateway: str, visitor: Visitor, jaeger: str = "", timeout: float = 5.0
 ) -> Iterator[Finding]:
-    """Run all checks, each whatever the others found. Nothing is written to the mesh.
+    """Run all checks, each whatever the others found. Nothing is written but the pages it asks for.
 
     Args:
         gateway: host:port.
@@ -186,7 +188,9 @@ class _Mesh:
 def _services(jaeger: str, trace_id: str, timeout: float) -> set[str]:
     try:
         answer = _json(urllib.request.Request(f"{jaeger}/api/traces/{trace_id}"), timeout)
-    except OSError:  # 404 until the first span is there
+    except urllib.error.HTTPError as error:
+        if error.code != HTTPStatus.NOT_FOUND:  # which it is until the first span is there
+            raise
         return set()
     return {
         process["serviceName"]
