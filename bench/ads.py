@@ -100,8 +100,7 @@ def served(workspace: Workspace) -> None:
     """The surface of ads through the whole mesh."""
     with LocalMesh(HOME, "bench-ads", sampling_ratio=0.1) as mesh:
         publish(workspace.features, mesh.info.gateway)
-        for part in ("candidate", "ranker", "consumer"):
-            mesh.wait_ready(part)
+        mesh.wait_serving()
         with grpc.insecure_channel(mesh.info.gateway) as channel:
             stub = ranker_pb2_grpc.RankerServiceStub(channel)
             users = count()

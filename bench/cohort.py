@@ -97,8 +97,7 @@ def main() -> None:
     workspace = prepared()
     with LocalMesh(HOME, "cohort", sampling_ratio=0.0) as mesh:
         publish(workspace.features, mesh.info.gateway)
-        for part in ("candidate", "ranker", "consumer"):
-            mesh.wait_ready(part)
+        mesh.wait_serving()
         store = redis.Redis.from_url(f"redis://{mesh.info.store}")
         before = int(store.info("memory")["used_memory"])
         store.config_set("appendfsync", "no")  # loading is not what is measured

@@ -110,8 +110,7 @@ def main() -> None:
     workspace: Workspace = prepared()
     with LocalMesh(HOME, "bench", sampling_ratio=0.1) as mesh:
         publish(workspace.features, mesh.info.gateway)
-        for service in ("candidate", "ranker", "consumer"):
-            mesh.wait_ready(service)
+        mesh.wait_serving()
         with grpc.insecure_channel(mesh.info.gateway) as channel:
             ranker = ranker_pb2_grpc.RankerServiceStub(channel)
             store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)

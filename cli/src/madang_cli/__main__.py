@@ -108,8 +108,7 @@ def up(
     ) as mesh:
         rows = publish(workspace.features, mesh.info.gateway)
         console.print(f"{rows:,} feature rows published")
-        for part in ("candidate", "ranker", "consumer"):
-            mesh.wait_ready(part)
+        mesh.wait_serving()
         _print_endpoints(mesh.info)
         failed = ""
         while not stopping.wait(0.5) and not failed:
@@ -133,7 +132,7 @@ def status(home: Home = _HOME, name: Name = "default") -> None:
     """Show which parts of a running mesh are healthy."""
     info = _running(home, name)
     table = Table("part", "address", "health", title=f"mesh {name}, process {info.pid}")
-    for service, address in (*info.services.items(), ("consumer", info.consumer)):
+    for service, address in (info.services | info.background).items():
         state = "[green]serving" if healthy(address) else "[red]not serving"
         table.add_row(service, address, state)
     try:

@@ -12,12 +12,14 @@ from rich.console import Console
 from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from madang_cli.advert import AdSlot
+from madang_cli.arrival import Order, draw_arrival, refreshed, summary
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, wait_for
 from madang_cli.mesh.processes import ProcessFailedError
 from madang_cli.newcomer import NEWCOMER, SURFACE, Newcomer
 from madang_cli.show import (
     Catalogue,
     print_ads,
+    print_arrivals,
     print_data,
     print_feed,
     print_moves,
@@ -28,6 +30,8 @@ from madang_cli.show import (
 )
 from madang_cli.traces import draw, is_whole, read_spans
 from madang_cli.workspace import DataSource, Workspace, load
+from madang_pipelines.eta.evaluation import evaluate_city as evaluate_arrivals
+from madang_pipelines.eta.training import EtaPlan
 from madang_pipelines.publish import publish
 from madang_pipelines.tables import Tables
 from madang_pipelines.training import Recipe
@@ -48,30 +52,46 @@ def run_demo(source: DataSource, home: Path, console: Console) -> None:
     print_data(data.tables, console)
     truth = "by the simulator's truth" if data.truth else "where people went next"
     print_quality(quality, f"Held-out period, {truth}", console)
+    if data.deliveries:
+        plan = EtaPlan("standard", clock=data.tables.clock)
+        with steps(console) as report:
+            report("arrivals, evaluation", 0.0)
+            arrivals, fitted = evaluate_arrivals(data.tables, data.deliveries, plan)
+            report("arrivals, evaluation", 1.0)
+        print_arrivals(arrivals, "Held-out period, by when orders arrived", console)
+        dispatch = fitted.correlations[0, 1]
+        console.print(
+            f"A slow dispatch goes with a slow kitchen (correlation {dispatch:.2f}): convolved as "
+            "if they\nwere independent, windows are too sure."
+        )
 
     console.rule("[bold]2 · the mesh")
     with LocalMesh(home, "demo", note=lambda part: console.print(f"  {part} is ready")) as mesh:
         rows = publish(workspace.features, mesh.info.gateway)
-        for part in ("candidate", "ranker", "consumer"):
-            mesh.wait_ready(part)
+        mesh.wait_serving()
         console.print(f"  {rows:,} feature rows published through the gateway {mesh.info.gateway}")
         console.rule("[bold]3 · a home feed")
         catalogue = Catalogue(home / "data")
-        trace_id = _feed(mesh.info, data.tables, catalogue, console)
+        answer = _feed(mesh.info, data.tables, catalogue, console)
+        trace_id = answer.serving_info.trace_id
         if data.truth:
-            console.rule("[bold]5 · a fresh shop")
+            console.rule("[bold]5 · when it arrives")
+            _arrival(mesh.info, data.tables, answer, catalogue, console)
+            console.rule("[bold]6 · a fresh shop")
             gateway = mesh.info.gateway
             shop = Newcomer(data.tables, data.truth, workspace.features, gateway)
             _newcomer(shop, gateway, catalogue, console)
-            console.rule("[bold]6 · ads")
+            console.rule("[bold]7 · ads")
             _ads(mesh.info, data.tables, catalogue, console)
-        console.rule(f"[bold]{7 if data.truth else 5} · the feed's request, traced")
+        console.rule(f"[bold]{8 if data.truth else 5} · the feed's request, traced")
         draw_trace(mesh.info, trace_id, console)
     console.print("\nEverything is stopped. Next: [bold]madang up[/], see the README.")
 
 
-def _feed(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console) -> str:
-    """Show someone's feed and how feedback changes it; returns the feed's trace id."""
+def _feed(
+    info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console
+) -> ranker_pb2.RecommendResponse:
+    """Show someone's feed and how feedback changes it; returns the feed."""
     request = _request(_someone(tables))
     user, place = request.user_id, request.place
     past = tables.frames["actions"].filter(
@@ -93,7 +113,40 @@ def _feed(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console
         print_feed(answer, place, catalogue, console)
         console.rule("[bold]4 · the loop")
         _loop(ranker, request, catalogue, console)
-    return answer.serving_info.trace_id
+    return answer
+
+
+def _arrival(
+    info: MeshInfo,
+    tables: Tables,
+    feed: ranker_pb2.RecommendResponse,
+    catalogue: Catalogue,
+    console: Console,
+) -> None:
+    """Someone orders from the first of their feed; and the lists that the batch has made."""
+    session = _request(_someone(tables))
+    shop = next(item.item_id for item in feed.items if item.HasField("arrival"))
+    with grpc.insecure_channel(info.gateway) as channel:
+        order = Order(channel, shop, session.place, session.request_time)
+        answer = order.predict()
+        console.print(f"[bold]{catalogue.name(shop)}[/], {answer.service}: minutes from now")
+        draw_arrival(answer, console)
+        token = order.buffer(10, "it snows")
+        console.print("Somebody adds 10 minutes to the shop, as it snows, and takes them away:")
+        console.print(summary(order.predict(token)))
+        order.predict(order.buffer(0, "it stopped"))
+        usual = {stage.name: stage.mean_minutes for stage in answer.stages}
+        late = round(2 * usual["dispatch"]) + 4
+        console.print(
+            f"Its courier came after {late} minutes (usual: {usual['dispatch']:.0f}), so the "
+            "rest is slower too:"
+        )
+        console.print(summary(order.ended("dispatch", late)))
+    wait_for(lambda: refreshed(info.metrics)[1] > 0, 60)
+    rows, seconds = refreshed(info.metrics)
+    console.print(
+        f"For lists {rows:,} pairs of shop and cell were estimated and written in {seconds:.1f} s."
+    )
 
 
 def _newcomer(shop: Newcomer, gateway: str, catalogue: Catalogue, console: Console) -> None:

@@ -23,6 +23,7 @@ from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2
 from madang_cli.newcomer import Wave
 from madang_pipelines import ope
+from madang_pipelines.eta.scores import EtaScores
 from madang_pipelines.evaluation import Result
 from madang_pipelines.sources.decision_log import Explorations
 from madang_pipelines.sources.open_bandit import Campaign
@@ -139,11 +140,16 @@ def print_feed(
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     narrow = console.width < 100
     table.add_column("#", justify="right", min_width=2)
-    table.add_column("item", no_wrap=True, max_width=29 if narrow else None)
+    table.add_column("item", no_wrap=True, max_width=24 if narrow else None)
     for column in ("km", "click", "order", "score"):
-        table.add_column(column, justify="right", min_width=5)
+        table.add_column(column, justify="right", min_width=5 if column != "km" else 3)
+    arrives = any(item.HasField("arrival") for item in answer.items)
+    if arrives:
+        table.add_column("minutes", justify="right", no_wrap=True)
     table.add_column("because", no_wrap=True)
     for number, item in enumerate(answer.items, 1):
+        window = item.arrival
+        minutes = f"{window.start_minute}–{window.end_minute}"
         table.add_row(
             str(number),
             _MARKS.get(item.kind, "") + catalogue.name(item.item_id),
@@ -151,6 +157,7 @@ def print_feed(
             f"{item.click_probability:.0%}",
             f"{item.conversion_probability:.0%}",
             f"{item.score:.2f}",
+            *([minutes if item.HasField("arrival") else ""] * arrives),
             _because(item, 1 if narrow else 3),
         )
     console.print(table)
@@ -161,6 +168,20 @@ def print_feed(
         console.print(f"[bold]model[/]    {model.name} {model.version}")
     degraded = "; ".join(f"{d.component} {d.cause}: {d.effect}" for d in info.degraded)
     console.print(f"[bold]degraded[/] {degraded or 'nothing'}")
+
+
+def print_arrivals(scores: list[EtaScores], title: str, console: Console) -> None:
+    """How good distributions of arrival are, by the orders of a held-out period."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("arrivals")
+    for column in ("CRPS", "in 80 %", "in 90 %", "in window", "it said"):
+        table.add_column(column, justify="right")
+    for found in scores:
+        style = "bold magenta" if found.name == "ours" else ""
+        shares = (*found.coverage[1:], *found.window)
+        cells = [f"{found.crps.mean():.0f} s", *(f"{share:.0%}" for share in shares)]
+        table.add_row(Text(found.name, style), *(Text(c, style) for c in cells))
+    console.print(table)
 
 
 def print_moves(

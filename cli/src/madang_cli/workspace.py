@@ -8,8 +8,10 @@ from pathlib import Path
 
 from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.city.truth import Truth
+from madang_pipelines.city.deliveries import DeliveryTruth
+from madang_pipelines.eta.arrivals import train_arrivals
 from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
-from madang_pipelines.publish import save_features, saved_segments
+from madang_pipelines.publish import save_features, save_views, saved_segments
 from madang_pipelines.sources.checkins import FILES, MissingFilesError, load_checkins
 from madang_pipelines.tables import Tables
 from madang_pipelines.training import Progress, Recipe, train_all
@@ -34,7 +36,8 @@ class DataSet:
     """Tables, and the truth behind them where there is one."""
 
     tables: Tables
-    truth: Truth | None
+    truth: Truth | None = None
+    deliveries: DeliveryTruth | None = None
 
 
 class Workspace:
@@ -66,10 +69,13 @@ class Workspace:
     def train(self, source: DataSource, data: DataSet, recipe: Recipe, progress: Progress) -> None:
         """Train on a data set and keep its tables and features."""
         self.home.mkdir(parents=True, exist_ok=True)
-        data.tables.save(self.home / "data")
         before = saved_segments(self.features)
         trained = train_all(data.tables, self.registry, recipe, progress, before)
         save_features(trained, self.features)
+        if len(data.tables.frames["orders"]):
+            arrivals = train_arrivals(data.tables, self.registry, recipe.arrivals, progress)
+            save_views(arrivals.views, self.features)
+        data.tables.save(self.home / "data")
         (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
 
     def evaluate(
@@ -98,6 +104,6 @@ def open_source(folder: Path | None) -> DataSource:
 def load(source: DataSource, progress: Callable[[float], None]) -> DataSet:
     """Read or simulate the tables."""
     if source.folder:
-        return DataSet(load_checkins(Path(source.folder), progress=progress), None)
+        return DataSet(load_checkins(Path(source.folder), progress=progress))
     city = simulate(source.city, progress)
-    return DataSet(city.tables, city.truth)
+    return DataSet(city.tables, city.truth, city.deliveries)

@@ -3,6 +3,7 @@
 SERVICES = {
     "featurestore": "madang.feature.v1.FeatureStoreService",
     "candidate": "madang.candidate.v1.CandidateService",
+    "eta": "madang.eta.v1.EtaService",
     "ranker": "madang.ranker.v1.RankerService",
 }
 # Reflection, health and channelz are served by every service; this header says whose is meant.

@@ -1,7 +1,7 @@
 """Keeps feature rows and lists as Parquet and publishes them to a mesh."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,13 @@ _ROWS_A_MESSAGE, _LISTS_A_MESSAGE, _CAMPAIGNS_A_MESSAGE = 2000, 500, 1000
 _LISTS, _CAMPAIGNS = "segment_lists.parquet", "campaigns.parquet"
 _MICROS = 1_000_000
 _KINDS: tuple[tuple[str, type[np.generic]], ...] = (("FLOAT32", np.float32), ("INT64", np.int64))
+
+
+def save_views(views: Mapping[str, pl.DataFrame], folder: Path) -> None:
+    """Write rows of views, by name: `entity_id` and a column a feature."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for view, rows in views.items():
+        rows.write_parquet(folder / f"{view}.parquet")
 
 
 def saved_segments(folder: Path) -> pl.DataFrame | None:
@@ -128,8 +135,8 @@ def publish(
         for part in saved_campaigns(folder).iter_slices(_CAMPAIGNS_A_MESSAGE):
             campaigns = candidate_pb2.UpsertCampaignsRequest(campaigns=campaign_upserts(part))
             _patiently(partial(candidates.UpsertCampaigns, campaigns, timeout=60), patience)
-        published = USER_VIEW, ITEM_VIEW, SEGMENT_VIEW
-        frames = {v: pl.read_parquet(folder / f"{v}.parquet") for v in published}
+        files = {view: folder / f"{view}.parquet" for view in views}
+        frames = {view: pl.read_parquet(path) for view, path in files.items() if path.exists()}
         total, written = sum(map(len, frames.values())), 0
         for view, frame in frames.items():
             answer = store.StreamWriteFeatures(_messages(views[view], frame), timeout=300)

@@ -69,6 +69,31 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "time": pl.Int64(),
         "period": pl.Int64(),
     },
+    # One row an order that was delivered, with the minutes that its stages took (null where that is
+    # not known), and what was known when it was placed: orders that waited for couriers and
+    # couriers that were free around the shop, orders in its kitchen, rain in mm an hour, degrees
+    # Celsius. `service` is the kind of service. Data without deliveries has none.
+    "orders": {
+        "order_id": pl.String(),
+        "user_id": pl.String(),
+        "shop_id": pl.String(),
+        "service": pl.String(),
+        "category": pl.String(),
+        "time": pl.Int64(),
+        "period": pl.Int64(),
+        "origin_latitude": pl.Float64(),
+        "origin_longitude": pl.Float64(),
+        "latitude": pl.Float64(),
+        "longitude": pl.Float64(),
+        "open_orders": pl.Float64(),
+        "free_couriers": pl.Float64(),
+        "cooking": pl.Float64(),
+        "rain": pl.Float64(),
+        "temperature": pl.Float64(),
+        "dispatch": pl.Float64(),
+        "pickup": pl.Float64(),
+        "delivery": pl.Float64(),
+    },
 }
 
 
@@ -113,6 +138,7 @@ class Tables:
     quality: list[Rejected] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.frames.setdefault("orders", pl.DataFrame(schema=SCHEMAS["orders"]))
         for name, schema in SCHEMAS.items():
             self.frames[name] = self.frames[name].select(
                 pl.col(column).cast(dtype) for column, dtype in schema.items()

@@ -27,6 +27,8 @@ from madang_candidate.train import (
 )
 from madang_candidate.train import train as train_towers
 from madang_pipelines.cohorts import user_segments
+from madang_pipelines.eta.training import EtaPlan
+from madang_pipelines.eta.training import quick as quick_arrivals
 from madang_pipelines.examples import Snapshots, ad_examples, dcn_examples, tower_examples
 from madang_pipelines.features import (
     ITEM_VIEW,
@@ -57,13 +59,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long to train, and how big; `dcn_sizes` are fields of DcnConfig."""
+    """How long to train, and how big; `dcn_sizes` are fields of DcnConfig, and `arrivals` changes the
+    plan of each kind of service."""
 
     towers: TowerTraining = field(default_factory=TowerTraining)
     ads: AdTraining = field(default_factory=AdTraining)
     dcn: DcnTraining = field(default_factory=DcnTraining)
     tower_dimension: int = 64
     dcn_sizes: dict[str, Any] = field(default_factory=dict)
+    arrivals: Callable[[EtaPlan], EtaPlan] = lambda plan: plan
 
 
 @dataclass(frozen=True)
@@ -313,4 +317,5 @@ def quick(recipe: Recipe = Recipe()) -> Recipe:
         ads=AdTraining(epochs=1, batch=512),
         dcn=DcnTraining(epochs=1, batch=1024),
         dcn_sizes={"item_dimension": 16, "dimension": 8, "cross_layers": 2, "hidden": (64, 32)},
+        arrivals=quick_arrivals,
     )

@@ -58,7 +58,7 @@ def _field_checks(field: FieldDescriptor, limits: limits_pb2.Limits) -> list[Che
     if limits.HasField("gte") or limits.HasField("lte"):
         low = limits.gte if limits.HasField("gte") else float("-inf")
         high = limits.lte if limits.HasField("lte") else float("inf")
-        checks.append(_range(field.name, low, high))
+        checks.append(_range(field, low, high))
     if limits.pattern:
         checks.append(_pattern(field.name, limits.pattern))
     if limits.defined:
@@ -105,11 +105,14 @@ def _length(field: FieldDescriptor, most: int) -> Check:
     return check_all if field.is_repeated else check_one
 
 
-def _range(name: str, low: float, high: float) -> Check:
+def _range(field: FieldDescriptor, low: float, high: float) -> Check:
+    name = field.name
+
     def check(message: Message, path: str) -> None:
         value = getattr(message, name)
-        if not low <= value <= high:  # false for NaN too
-            raise invalid(path + name, f"is {value}, must be within [{low:g}, {high:g}]")
+        for element in value if field.is_repeated else (value,):
+            if not low <= element <= high:  # false for NaN too
+                raise invalid(path + name, f"is {element}, must be within [{low:g}, {high:g}]")
 
     return check
 

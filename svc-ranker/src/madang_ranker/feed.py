@@ -1,7 +1,7 @@
 """Recommend and Rank: retrieve, hydrate, score, order."""
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +9,7 @@ from google.protobuf import timestamp_pb2
 
 from madang.candidate.v1 import candidate_pb2
 from madang.common.v1 import place_pb2
+from madang.common.v1.place_pb2 import Place
 from madang.feature.v1 import feature_store_pb2
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang.ranker.v1.decision_pb2 import Decision
@@ -31,6 +32,7 @@ from madang_runtime.stages import Stages
 from madang_runtime.times import given_ms, now_ms
 
 _DEFAULT_PAGE = 20
+Items = Sequence[pb.RecommendedItem]
 
 
 class Feed:
@@ -42,6 +44,7 @@ class Feed:
         surfaces: the configured surfaces by name.
         bandit: tries items in lists.
         note: is told every page that is shown.
+        add_arrivals: says when items would arrive; None: nobody knows.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class Feed:
         surfaces: Mapping[str, Surface],
         bandit: BanditLayer,
         note: Callable[[Decision], None],
+        add_arrivals: Callable[[Items, Place, int, Stages], None] | None,
     ) -> None:
+        self._add_arrivals = add_arrivals
         self._scorer = scorer
         self._candidates = candidates
         self._features = features
@@ -77,8 +82,11 @@ class Feed:
         part = slice(page.offset, page.offset + size)
         following = replace(page, offset=part.stop)
         more = part.stop < len(listing.order)
+        items = listing.items(part)
+        if items and surface.arrivals and self._add_arrivals:
+            self._add_arrivals(items, request.place, page.time_ms, stages)
         answer = pb.RecommendResponse(
-            items=listing.items(part),
+            items=items,
             next_page_token=next_token(request, following) if more else "",
             serving_info=stages.serving_info(
                 [scorer.version] if surface.model else [], freshness_token=token

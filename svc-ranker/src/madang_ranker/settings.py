@@ -91,6 +91,10 @@ class RankerSettings(FeedbackSettings):
     feature_timeout_seconds: float = Field(
         0.25, gt=0, description="Longest wait for the feature store."
     )
+    arrivals: bool = Field(
+        True, description="Whether svc-eta is asked, for the surfaces that show arrivals."
+    )
+    eta_timeout_seconds: float = Field(0.15, gt=0, description="Longest wait for svc-eta.")
 
     def explain_store(self) -> str:
         """The shown pages' store with its password."""

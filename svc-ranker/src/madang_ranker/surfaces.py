@@ -30,6 +30,7 @@ class Surface(BaseModel):
         annoyance_weight: of P(hide), which counts against an item.
         revenue_weight: of what an ad is expected to pay, bid · P(click).
         reactive_weight: of how near an item is to the user's last actions, in [0, 1].
+        arrivals: whether it shows when orders would arrive.
         bandit: how it explores; None: not at all.
     """
 
@@ -44,6 +45,7 @@ class Surface(BaseModel):
     annoyance_weight: float = Field(0.0, ge=0)
     revenue_weight: float = Field(0.0, ge=0)
     reactive_weight: float = Field(0.0, ge=0)
+    arrivals: bool = False
     bandit: BanditPolicy | None = None
 
     @property

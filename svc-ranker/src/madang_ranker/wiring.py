@@ -1,8 +1,12 @@
 """Builds the service's objects."""
 
+from functools import partial
+
 from madang.candidate.v1 import candidate_pb2_grpc
+from madang.eta.v1 import eta_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2_grpc
+from madang_ranker.arrivals import add_arrivals
 from madang_ranker.bandit.batches import TABLE
 from madang_ranker.bandit.draws import parse_batch
 from madang_ranker.bandit.layer import BanditLayer
@@ -31,6 +35,8 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
     host.closing.callback(channel.close)
     store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
     candidates = candidate_pb2_grpc.CandidateServiceStub(channel)
+    predict = eta_pb2_grpc.EtaServiceStub(channel).PredictBatch
+    eta = Remote(predict, "arrivals", settings.eta_timeout_seconds, host.tracer)
     get_view = Remote(
         store.GetFeatureView, "feature_view", settings.feature_timeout_seconds, host.tracer
     )
@@ -69,6 +75,7 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
         load_surfaces(settings.surfaces),
         BanditLayer(draws.get),
         decisions.note,
+        partial(add_arrivals, eta) if settings.arrivals else None,
     )
     feedback = settings.open_log(LOG)
     host.closing.callback(feedback.close)

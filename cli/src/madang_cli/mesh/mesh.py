@@ -26,9 +26,13 @@ from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError, free_p
 from madang_gateway.config import GatewayConfig, Upstream
 from madang_gateway.files import write_all, write_clusters, write_routes
 from madang_gateway.services import SERVICES
+from madang_runtime.models.registry import ModelRegistry
 
-STORE, GATEWAY, CONSUMER = "store", "gateway", "consumer"
-_MODULES = {CONSUMER: "madang_ranker.consumer"}
+STORE, GATEWAY, CONSUMER, REFRESHER = "store", "gateway", "consumer", "refresher"
+_MODULES = {CONSUMER: "madang_ranker.consumer", REFRESHER: "madang_eta.refresher"}
+_FIRST = (STORE, GATEWAY, "featurestore")
+"""Ready before anything is published."""
+ETA = "eta"
 _PAGES = {GATEWAY: "/stats/prometheus"}
 _SEGMENTS = ["user_segments.cohort", "user_segments.demographic"]
 
@@ -43,7 +47,7 @@ class MeshInfo:
         gateway: host:port of the gateway.
         admin: host:port of Envoy's admin page.
         services: host:port of each service, for direct calls.
-        consumer: host:port of the feedback consumer's health.
+        background: host:port of the health of each process that serves no calls.
         metrics: URL of each part's Prometheus metrics, with one worker a service.
         store: host:port of Valkey.
         traces: the file of OTLP JSON lines.
@@ -56,7 +60,7 @@ class MeshInfo:
     gateway: str
     admin: str
     services: dict[str, str]
-    consumer: str
+    background: dict[str, str]
     metrics: dict[str, str]
     store: str
     traces: str
@@ -65,6 +69,8 @@ class MeshInfo:
 
 class LocalMesh:
     """Valkey, Envoy and the services on free ports, as a context manager.
+
+    svc-eta and its refresher are part of it when there are models of arrivals.
 
     Args:
         home: holds `models` and `mesh/<name>`.
@@ -92,8 +98,13 @@ class LocalMesh:
         self._workers = workers
         self._sampling_ratio = sampling_ratio
         self._note = note
-        parts = (*SERVICES, CONSUMER, STORE, "admin", GATEWAY)
-        measured = (*SERVICES, CONSUMER, GATEWAY) if workers == 1 else ()
+        registry = ModelRegistry(f"file://{self._home}/models")
+        arrives = any(name.startswith(f"{ETA}-") for name in registry.names())
+        self._services = [s for s in SERVICES if s != ETA or arrives]
+        self._background = [CONSUMER, REFRESHER] if arrives else [CONSUMER]
+        running = (*self._services, *self._background)
+        parts = (*running, STORE, "admin", GATEWAY)
+        measured = (*running, GATEWAY) if workers == 1 else ()
         drawn = free_ports(len(parts) + len(measured))
         ports = dict(zip(parts, drawn, strict=False))
         self._metrics = dict(zip(measured, drawn[len(parts) :], strict=True))
@@ -113,8 +124,8 @@ class LocalMesh:
             started=psutil.Process().create_time(),
             gateway=self._gateway,
             admin=self._addresses["admin"],
-            services={s: self._addresses[s] for s in SERVICES},
-            consumer=self._addresses[CONSUMER],
+            services={s: self._addresses[s] for s in self._services},
+            background={p: self._addresses[p] for p in self._background},
             metrics={
                 part: f"http://127.0.0.1:{port}{_PAGES.get(part, '/metrics')}"
                 for part, port in self._metrics.items()
@@ -149,7 +160,7 @@ class LocalMesh:
         self._folder.mkdir(parents=True)
         self._otlp = OtlpReceiver(self._folder / "traces.jsonl")
         self._routing = GatewayConfig(
-            upstreams={s: Upstream(stable=self._addresses[s]) for s in SERVICES},
+            upstreams={s: Upstream(stable=self._addresses[s]) for s in self._services},
             port=_port(self._gateway),
             admin_port=_port(self._addresses["admin"]),
             status_port=self._metrics.get(GATEWAY, 0),
@@ -157,9 +168,9 @@ class LocalMesh:
             sampling_ratio=self._sampling_ratio,
         )
         write_all(self._routing, self._folder)
-        for part in (STORE, GATEWAY, *SERVICES, CONSUMER):
+        for part in (STORE, GATEWAY, *self._services, *self._background):
             self.start(part)
-        for part in (STORE, GATEWAY, "featurestore"):
+        for part in _FIRST:
             self.wait_ready(part)
         whole = self._folder / "mesh.json.part"
         whole.write_text(json.dumps(asdict(self.info), indent=1))
@@ -198,7 +209,7 @@ class LocalMesh:
         assert self._otlp
         given = {
             "port": str(_port(address)),
-            "workers": str(1 if service == CONSUMER else self._workers),
+            "workers": str(1 if service in self._background else self._workers),
             "gateway": self._gateway,
             "model_registry": f"file://{self._home}/models",
             "otlp_endpoint": self._otlp.address,
@@ -208,7 +219,9 @@ class LocalMesh:
         if address == self._addresses[service]:
             given["metrics_port"] = str(self._metrics.get(service, 0))
         store = f"redis://{self._addresses[STORE]}"
-        given |= {"featurestore": {"store_url": store}}.get(service, {"log_url": store})
+        given |= {"featurestore": {"store_url": store}, REFRESHER: {"refresh_threads": "1"}}.get(
+            service, {"log_url": store}
+        )
         if service in ("candidate", CONSUMER):
             given["segments"] = json.dumps(_SEGMENTS)
         if service == CONSUMER:
@@ -218,6 +231,7 @@ class LocalMesh:
         if service == "ranker":
             given["decisions_url"] = f"file://{self._folder}/decisions"
             given["decisions_flush_seconds"] = "2"
+            given["arrivals"] = str(ETA in self._services)
         prefix = f"MADANG_{service.upper()}_"
         environment = {f"{prefix}{key.upper()}": value for key, value in given.items()}
         # One thread a library: the processes share few cores.
@@ -234,6 +248,12 @@ class LocalMesh:
         address = self._addresses["admin" if part == GATEWAY else part]
         self._processes[part].wait_until(lambda: probe(address), timeout)
         self._note(part)
+
+    def wait_serving(self) -> None:
+        """Wait for all that needs the features that are published. Raises: ProcessFailedError."""
+        for part in (*self._services, *self._background):
+            if part not in _FIRST:
+                self.wait_ready(part)
 
     def kill(self, part: str) -> None:
         """End a part as a crash would."""
@@ -261,7 +281,7 @@ class LocalMesh:
 
     def stop(self) -> None:
         """Stop callers before those they call, and leave only logs and traces."""
-        for part in (CONSUMER, "ranker", "candidate", "featurestore", GATEWAY, STORE):
+        for part in reversed((STORE, GATEWAY, *self._services, *self._background)):
             if part in self._processes:
                 self._processes[part].stop()
         if self._otlp:

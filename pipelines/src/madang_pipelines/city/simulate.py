@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from madang_pipelines.city.deliveries import DeliveryTruth, deliver
 from madang_pipelines.city.names import CATEGORIES, DISTRICTS, NAMES
 from madang_pipelines.city.truth import Floats, Ints, Truth, kilometres
 from madang_pipelines.tables import Tables
@@ -42,10 +43,11 @@ class CitySize:
 
 @dataclass
 class City:
-    """The tables and the truth behind them; users and items are in the tables' order."""
+    """The tables and the truth behind them; users, items and orders are in the tables' order."""
 
     tables: Tables
     truth: Truth
+    deliveries: DeliveryTruth
 
 
 def simulate(size: CitySize, progress: Callable[[float], None] = lambda _: None) -> City:
@@ -65,14 +67,17 @@ def simulate(size: CitySize, progress: Callable[[float], None] = lambda _: None)
         days.append(market.run_day(rng, day))
         progress((day + 1) / DAYS)
     sessions, impressions, actions = (pl.concat(frames) for frames in zip(*days, strict=True))
+    orders, deliveries = deliver(sessions, impressions, items, START_MS, size.seed)
     frames = {
         "users": users,
         "items": items,
+        "orders": orders,
         "sessions": sessions,
         "impressions": impressions,
         "actions": actions,
     }
-    return City(Tables("simulated city", frames, SEOUL, int(_PERIOD_OF_DAY[-1]) + 1), truth)
+    tables = Tables("simulated city", frames, SEOUL, int(_PERIOD_OF_DAY[-1]) + 1)
+    return City(tables, truth, deliveries)
 
 
 def _users(rng: np.random.Generator, size: CitySize) -> tuple[pl.DataFrame, dict[str, Any]]:

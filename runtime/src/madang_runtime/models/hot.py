@@ -32,6 +32,8 @@ class HotModel(Generic[Model]):
         name: the model's name.
         alias: the alias to follow.
         load: builds and warms the model up; may raise MadangError to refuse it.
+        required: whether the service waits for it. Else it may be that the alias points at nothing,
+            or no more; in metrics it is then "name@alias".
     """
 
     def __init__(
@@ -41,12 +43,16 @@ class HotModel(Generic[Model]):
         name: str,
         alias: str,
         load: Callable[[ModelFiles], Model],
+        *,
+        required: bool = True,
     ) -> None:
         self._host = host
         self._registry = registry
         self._name = name
         self._alias = alias
         self._load = load
+        self._required = required
+        self._label = name if required else f"{name}@{alias}"
         self._model: Model | None = None
         self._version = ""
         self._refusal: tuple[str, MadangError] = ("", _not_ready(name))
@@ -54,7 +60,8 @@ class HotModel(Generic[Model]):
 
     def start(self) -> None:
         """Load now if possible, then follow the alias from a thread."""
-        self._host.set_ready(f"model {self._name}", False)
+        if self._required:
+            self._host.set_ready(f"model {self._name}", False)
         self.refresh()
         thread = threading.Thread(target=self._follow, name=f"model-{self._name}", daemon=True)
         thread.start()
@@ -80,7 +87,10 @@ class HotModel(Generic[Model]):
                 return
             model = self._load(self._registry.load(self._name, version))
         except MadangError as error:
-            self._refused(version, error)
+            if not version and not self._required:
+                self._drop()
+            else:
+                self._refused(version, error)
         except Exception as error:
             log.exception("%s %s could not be loaded", self._name, version)
             why = reason.ERROR_REASON_MODEL_CORRUPT
@@ -97,17 +107,25 @@ class HotModel(Generic[Model]):
     def _refused(self, version: str, error: MadangError) -> None:
         if (version, error.message) != (self._refusal[0], self._refusal[1].message):
             log.warning("not ready: model %s is not served: %s", self._name, error.message)
-            self._host.metrics.model_failures.labels(self._name).inc()
+            self._host.metrics.model_failures.labels(self._label).inc()
         self._refusal = (version, error)
 
     def _swap(self, model: Model, version: str) -> None:
         info = self._host.metrics.model_info
         if self._model is not None:  # requests under way keep it until they end
-            info.remove(self._name, self._version)
+            info.remove(self._label, self._version)
         self._model, self._version = model, version
-        info.labels(self._name, version).set(1)
-        self._host.set_ready(f"model {self._name}", True)
-        log.info("%s %s serves", self._name, version)
+        info.labels(self._label, version).set(1)
+        if self._required:
+            self._host.set_ready(f"model {self._name}", True)
+        log.info("%s %s serves", self._label, version)
+
+    def _drop(self) -> None:
+        """Serve none any more."""
+        if self._model is not None:
+            self._host.metrics.model_info.remove(self._label, self._version)
+            self._model, self._version = None, ""
+            log.info("%s serves no more", self._label)
 
     def _follow(self) -> None:
         while not self._stop.wait(self._host.settings.model_poll_seconds):

@@ -76,6 +76,11 @@ class ModelRegistry:
         self._fs.makedirs(self._path(name, "aliases"), exist_ok=True)
         self._write_whole(self._path(name, "aliases", alias), version.encode())
 
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Let an alias point at nothing, as it may already."""
+        if self.has_alias(name, alias):
+            self._fs.rm_file(self._path(name, "aliases", alias))
+
     def resolve(self, name: str, alias: str = CHAMPION) -> str:
         """The version that an alias points at. Raises: MadangError MODEL_NOT_FOUND."""
         return self._read(self._path(name, "aliases", alias), name, f"alias {alias!r}").decode()

@@ -80,6 +80,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_DECISION_NOT_FOUND: _ErrorReason.ValueType  # 24
     """ERROR_REASON_DECISION_NOT_FOUND (NOT_FOUND): no page of this id is kept (any more)."""
+    ERROR_REASON_ETA_SERVICE_NOT_FOUND: _ErrorReason.ValueType  # 25
+    """ERROR_REASON_ETA_SERVICE_NOT_FOUND (NOT_FOUND): no kind of service of this name is configured."""
+    ERROR_REASON_SHOP_NOT_FOUND: _ErrorReason.ValueType  # 26
+    """ERROR_REASON_SHOP_NOT_FOUND (NOT_FOUND): nothing says where the shop is."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the google.rpc.ErrorInfo that every error carries
@@ -144,4 +148,8 @@ RetryInfo says when to try again.
 """
 ERROR_REASON_DECISION_NOT_FOUND: ErrorReason.ValueType  # 24
 """ERROR_REASON_DECISION_NOT_FOUND (NOT_FOUND): no page of this id is kept (any more)."""
+ERROR_REASON_ETA_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 25
+"""ERROR_REASON_ETA_SERVICE_NOT_FOUND (NOT_FOUND): no kind of service of this name is configured."""
+ERROR_REASON_SHOP_NOT_FOUND: ErrorReason.ValueType  # 26
+"""ERROR_REASON_SHOP_NOT_FOUND (NOT_FOUND): nothing says where the shop is."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -12,6 +12,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from madang.common.v1 import place_pb2 as _place_pb2
 from madang.common.v1 import serving_info_pb2 as _serving_info_pb2
 from madang.common.v1 import tensor_pb2 as _tensor_pb2
+from madang.eta.v1 import eta_pb2 as _eta_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -167,6 +168,7 @@ class RecommendedItem(_message.Message):
     REASONS_FIELD_NUMBER: _builtins.int
     EXPLORED_FIELD_NUMBER: _builtins.int
     HIDE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    ARRIVAL_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """item_id of the item."""
     kind: _place_pb2.ItemKind.ValueType
@@ -185,6 +187,12 @@ class RecommendedItem(_message.Message):
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceRank]:
         """reasons are the sources that proposed the item, best rank first."""
 
+    @_builtins.property
+    def arrival(self) -> _eta_pb2.Window:
+        """arrival is when an order would arrive, in minutes from request_time; unset where the surface
+        shows none, svc-eta knows nothing of the shop, or could not be asked.
+        """
+
     def __init__(
         self,
         *,
@@ -196,10 +204,11 @@ class RecommendedItem(_message.Message):
         reasons: _abc.Iterable[Global___SourceRank] | None = ...,
         explored: _builtins.bool = ...,
         hide_probability: _builtins.float = ...,
+        arrival: _eta_pb2.Window | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["click_probability", b"click_probability", "conversion_probability", b"conversion_probability", "explored", b"explored", "hide_probability", b"hide_probability", "item_id", b"item_id", "kind", b"kind", "reasons", b"reasons", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival", b"arrival", "click_probability", b"click_probability", "conversion_probability", b"conversion_probability", "explored", b"explored", "hide_probability", b"hide_probability", "item_id", b"item_id", "kind", b"kind", "reasons", b"reasons", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Delivery times: from orders to the models of svc-eta."""

@@ -1,0 +1,1 @@
+"""svc-eta: when an order arrives, as a probability of each minute."""
