@@ -75,7 +75,7 @@ def draw_arrival(answer: pb.PredictResponse, console: Console) -> None:
     """The probability of each minute; the window that users are shown stands out."""
     pmf = np.frombuffer(answer.probabilities, "<f4")
     below = np.cumsum(pmf)
-    last = int(min(np.searchsorted(below, 0.985) + 2, len(pmf), _WIDEST))
+    last = min(int(np.searchsorted(below, 0.985)) + 2, len(pmf), _WIDEST)
     heights = pmf[:last] / max(pmf[:last].max(), 1e-9) * _ROWS
     shown = range(answer.window.start_minute, answer.window.end_minute)
     for row in range(_ROWS - 1, -1, -1):

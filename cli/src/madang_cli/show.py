@@ -145,7 +145,7 @@ def print_feed(
         table.add_column(column, justify="right", min_width=5 if column != "km" else 3)
     arrives = any(item.HasField("arrival") for item in answer.items)
     if arrives:
-        table.add_column("minutes", justify="right", no_wrap=True)
+        table.add_column("min", justify="right", no_wrap=True)
     table.add_column("because", no_wrap=True)
     for number, item in enumerate(answer.items, 1):
         window = item.arrival

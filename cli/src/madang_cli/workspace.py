@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from madang_pipelines.city.deliveries import DeliveryTruth
 from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.city.truth import Truth
-from madang_pipelines.city.deliveries import DeliveryTruth
 from madang_pipelines.eta.arrivals import train_arrivals
 from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
 from madang_pipelines.publish import save_features, save_views, saved_segments

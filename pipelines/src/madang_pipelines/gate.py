@@ -122,6 +122,7 @@ def _column_rules(column: pl.Series, wanted: ColumnRules) -> list[tuple[str, pl.
         found.append(("is null", column.is_null()))
     if column.dtype.is_float():
         found.append(("is not finite", ~column.is_finite()))
+        column = column.fill_nan(None)
     if wanted.least is not None:
         found.append((f"is below {wanted.least:g}", column < wanted.least))
     if wanted.most is not None:

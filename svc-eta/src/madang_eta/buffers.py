@@ -2,6 +2,7 @@
 
 import contextlib
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 
 import h3
@@ -53,8 +54,7 @@ class TimeBuffers:
         if not values:
             return [0] * len(shop_ids)
         return [
-            self._narrowest(values, service, *row, now)
-            for row in zip(shop_ids, cells, strict=True)
+            self._narrowest(values, service, *row, now) for row in zip(shop_ids, cells, strict=True)
         ]
 
     @staticmethod
@@ -123,7 +123,7 @@ class BufferDesk:
         packed = stored.SerializeToString()
         changes: dict[str, bytes | None] = dict.fromkeys(self._changes(key)[_KEPT_CHANGES - 1 :])
         changes[key] = None if given.removed else packed
-        changes[f"change/{now:015d}-{secrets.token_hex(4)}/{key}"] = packed
+        changes[f"change/{time.time_ns():020d}-{secrets.token_hex(4)}/{key}"] = packed
         at = self._log.write(changes)
         with contextlib.suppress(MadangError):  # it is written, and will be followed
             self._follower.reach(at)

@@ -130,7 +130,7 @@ def fit_loadings(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDAr
     n, stages = scores.shape
     if stages == 1:
         return np.zeros(1), np.ones((1, 1))
-    found = np.corrcoef(scores, rowvar=False)
+    found = np.asarray(np.corrcoef(scores, rowvar=False))
     apart = ~np.eye(stages, dtype=bool)
     if not np.isfinite(found).all() or (np.abs(found[apart]) * np.sqrt(n) < 3).all():
         return np.zeros(stages), found

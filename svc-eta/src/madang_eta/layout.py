@@ -25,6 +25,7 @@ class Layout(BaseModel):
     Attributes:
         stages: how many there are.
         line: minutes of each stage as a + b · km, what patterns deviate from, shape [stages, 2].
+        typical: how far from the line each stage usually is, in minutes.
         patterns: whose means are read.
         horizons: how far back means reach.
         live: features of the live views that are read.
@@ -36,6 +37,7 @@ class Layout(BaseModel):
 
     stages: int
     line: tuple[tuple[float, float], ...]
+    typical: tuple[float, ...]
     patterns: tuple[str, ...]
     horizons: tuple[Literal["all", "week", "day"], ...]
     live: tuple[FeatureRef, ...]
@@ -122,7 +124,9 @@ class Layout(BaseModel):
 
 def distances(orders: Orders) -> Floats:
     """Kilometres by road, or in the air where that is not known, shape [n]."""
-    return np.where(np.isnan(orders.distance_km), np.hypot(*orders.kilometres()), orders.distance_km)
+    return np.where(
+        np.isnan(orders.distance_km), np.hypot(*orders.kilometres()), orders.distance_km
+    )
 
 
 def _trip(orders: Orders) -> Floats:

@@ -60,7 +60,8 @@ def _member(columns: int, classes: int, hidden: Sequence[int], dropout: float) -
 
 def crps(probabilities: Tensor, minutes: Tensor) -> Tensor:
     """The ranked probability score of each row, in minutes: Σₖ (P(T < k) - 1{t ≤ k})² over the ends
-    of the minutes (Epstein, "A scoring system for probability forecasts of ranked categories", 1969).
+    of the minutes (Epstein, "A scoring system for probability forecasts of ranked categories",
+    1969).
 
     Args:
         probabilities: shape [n, minutes + tail].

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Points:
     def cells(self, resolution: int) -> Coded:
         """The H3 cells, as their hexadecimal names; "" where a place is not known (NaN)."""
         names = [
-            f"{h3.latlng_to_cell(lat, lng, resolution):x}" if lat == lat else ""
+            f"{h3.latlng_to_cell(lat, lng, resolution):x}" if np.isfinite(lat) else ""
             for lat, lng in self.degrees.tolist()
         ]
         return Coded.of(names).at(self.codes)
@@ -117,5 +117,3 @@ class Orders:
             {name: Coded(c.values, c.codes[part]) for name, c in self.ids.items()},
             self.numbers[part],
         )
-
-

@@ -230,7 +230,7 @@ class ArrivalPredictor:
 def _progress(
     request: pb.PredictRequest, model: EtaModel, placed: int, now: int
 ) -> Progress | None:
-    """How far the order is, None when it has yet to be placed. Raises: MadangError FIELD_INVALID."""
+    """How far the order is, None when it is yet to be placed. Raises: MadangError FIELD_INVALID."""
     expected = [stage.name for stage in model.stages[: len(request.events)]]
     named = [event.stage for event in request.events]
     if named != expected:

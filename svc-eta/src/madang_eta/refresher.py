@@ -1,4 +1,4 @@
-"""`python -m madang_eta.refresher`: make the lists anew every few minutes, in a process of its own."""
+"""`python -m madang_eta.refresher`: makes the lists anew every few minutes."""
 
 import logging
 import threading

@@ -102,7 +102,7 @@ class Resolver:
             degrees = _stored_places(others, look_up)
             found = ~np.isnan(degrees).any(1)
             known = np.concatenate([known, unknown[found]])
-            names = [name for name, f in zip(others, found.tolist(), strict=True) if f]
+            names = [others[i] for i in np.flatnonzero(found).tolist()]
             origin = Points.of(np.concatenate([origin.rows(), degrees[found]]))
             ids = {
                 "shop": Coded.of([*_values(ids["shop"]), *names]),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from madang_eta.model import StageNet, crps
 
 Floats = NDArray[np.floating]
+_STEPS, _SMALLEST = 40, 32
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class StageTraining:
     """How to train.
 
     Attributes:
-        epochs, batch: of each member.
+        epochs: of each member.
+        batch: rows of a step; of few rows fewer, so that an epoch has 40 steps.
         learning_rate, weight_decay: AdamW's; the rate rises and falls in one cycle.
         hidden, members, dropout: of StageNet.
         seed: of the weights and the order of rows.
@@ -60,7 +62,8 @@ def train_stage(
     net = StageNet(mean, scale, classes + 1, training.hidden, training.members, training.dropout)
     with torch.no_grad():
         x = net.normal(x)
-    steps = -(-len(x) // training.batch) * training.epochs
+    batch = min(training.batch, max(len(x) // _STEPS, _SMALLEST))
+    steps = -(-len(x) // batch) * training.epochs
     for number, member in enumerate(net.members):
         optimizer = torch.optim.AdamW(
             member.parameters(), training.learning_rate, weight_decay=training.weight_decay
@@ -70,11 +73,11 @@ def train_stage(
         )
         member.train()
         for epoch in range(training.epochs):
-            for rows in torch.randperm(len(x)).split(training.batch):
+            for rows in torch.split(torch.randperm(len(x)), batch):
                 score = crps(torch.softmax(member(x[rows]), dim=1), y[rows])
                 loss = (score * w[rows]).mean()
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
             progress((number + (epoch + 1) / training.epochs) / training.members)

@@ -104,7 +104,9 @@ def live_rows(orders: pl.DataFrame) -> Mapping[str, pl.DataFrame]:
     ]
     entities = {AREA_VIEW: pl.Series(cells, dtype=pl.String), SHOP_VIEW: last["shop_id"]}
     return {
-        view: last.select(entities[view].alias("entity_id"), *(pl.col(n).cast(pl.Float32) for n in names))
+        view: last.select(
+            entities[view].alias("entity_id"), *(pl.col(n).cast(pl.Float32) for n in names)
+        )
         .group_by("entity_id", maintain_order=True)
         .last()
         for view, names in LIVE.items()

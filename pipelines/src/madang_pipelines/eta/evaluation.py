@@ -12,7 +12,7 @@ from madang_pipelines.eta.scores import EtaScores, score
 from madang_pipelines.eta.training import EtaPlan, Examples, Fitted, fit, make_examples, predict
 from madang_pipelines.tables import Tables
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 Rows = NDArray[np.int64]
 
 

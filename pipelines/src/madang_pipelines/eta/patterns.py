@@ -10,7 +10,7 @@ from madang_eta.layout import Layout
 from madang_eta.orders import Coded, Orders
 from madang_eta.patterns import MAX_STAGES, keys
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]
 Ints = NDArray[np.int64]
 _PRIOR = {"all": 20.0, "week": 10.0, "day": 5.0}  # orders at mean 0 that a key starts with
 _DAYS = {"week": 7, "day": 1}
@@ -53,11 +53,10 @@ class PatternMeans:
         minutes = np.where(known, past.minutes, lines)
         residual = minutes - lines
         weights = past.weights[:, None] * known
-        typical = (np.abs(residual) * weights).sum(0) / np.maximum(weights.sum(0), 1)
         self._values = {
             "residual": residual,
             "ratio": np.log(np.maximum(minutes, 0.5) / lines),
-            "spread": np.abs(residual) - typical,
+            "spread": np.abs(residual) - np.array(layout.typical),
         }
         self._weights = weights
         self._last = int(past.groups.max(initial=0))
@@ -105,7 +104,7 @@ class PatternMeans:
         """Sums of each stage by key, of the groups that may be known."""
         past, groups, m = self._past, self._last + 1, len(key.values)
         at = key.codes * groups + past.groups
-        sums = [
+        sums: list[Floats] = [
             np.bincount(at, column, m * groups).reshape(m, groups) for column in values.T
         ]
         return np.stack([self._known(s, key, horizon, day) for s in sums], axis=1)
@@ -115,7 +114,8 @@ class PatternMeans:
         rows = key.codes if day is None else np.arange(len(sums))
         if not self._past.causal:
             whole: Floats = sums.sum(1)[rows]
-            return whole if day is not None else whole - sums[rows, own]
+            own_group: Floats = sums[rows, own]
+            return whole if day is not None else whole - own_group
         ended = np.zeros((sums.shape[0], sums.shape[1] + 1))
         np.cumsum(sums, axis=1, out=ended[:, 1:])
         until = own if day is None else np.full(len(sums), day)

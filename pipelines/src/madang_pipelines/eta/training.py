@@ -137,21 +137,22 @@ def _days(orders: Orders, clock: Clock) -> NDArray[np.int64]:
     """The local day of each order, from 0."""
     offset = round((clock.utc_offset_hours or 0) * 3_600_000)
     days = (orders.time_ms + offset) // _DAY_MS
-    return days - days.min(initial=days[0] if len(days) else 0)
+    since: NDArray[np.int64] = days - days.min(initial=days[0] if len(days) else 0)
+    return since
 
 
-def _layout(
-    plan: EtaPlan, orders: Orders, minutes: Floats, learn: NDArray[np.bool_]
-) -> Layout:
+def _layout(plan: EtaPlan, orders: Orders, minutes: Floats, learn: NDArray[np.bool_]) -> Layout:
     km = distances(orders)
-    lines = []
+    lines, typical = [], []
     for column in minutes.T:
-        rows = learn & ~np.isnan(column) & ~np.isnan(km)
-        slope, start = np.polyfit(km[rows], column[rows], 1) if rows.sum() > 2 else (0.0, 1.0)
-        lines.append((float(start), float(max(slope, 0.0))))
+        rows = learn & ~np.isnan(column)
+        start, slope = _line(km[rows], column[rows])
+        lines.append((start, slope))
+        typical.append(float(np.abs(column[rows] - start - slope * km[rows]).mean()))
     return Layout(
         stages=len(plan.stages),
         line=tuple(lines),
+        typical=tuple(typical),
         patterns=plan.patterns,
         horizons=plan.horizons,  # type: ignore[arg-type]
         live=tuple(
@@ -162,6 +163,13 @@ def _layout(
         numbers=plan.numbers,
         clock=plan.clock,
     )
+
+
+def _line(km: Floats, minutes: Floats) -> tuple[float, float]:
+    """Start and slope of minutes over kilometres; never falling."""
+    spread = km.var()
+    slope = max(np.cov(km, minutes, bias=True)[0, 1] / spread, 0.0) if spread > 1e-6 else 0.0
+    return float(minutes.mean() - slope * km.mean()), float(slope)
 
 
 @dataclass(frozen=True)
@@ -180,9 +188,7 @@ class Fitted:
     correlations: Floats
 
 
-def fit(
-    examples: Examples, plan: EtaPlan, progress: Progress = lambda _: None
-) -> Fitted:
+def fit(examples: Examples, plan: EtaPlan, progress: Progress = lambda _: None) -> Fitted:
     """Train each stage on the rows with weight, and measure how stages hang together."""
     specs, nets = [], []
     known = ~np.isnan(examples.minutes) & (examples.weights > 0)[:, None]
@@ -242,7 +248,9 @@ def register(
         "correlations": fitted.correlations.tolist(),
         "layout": examples.layout.model_dump(mode="json"),
     }
-    files = {f"{s.name}.onnx": export(net) for s, net in zip(fitted.stages, fitted.nets, strict=True)}
+    files = {
+        f"{s.name}.onnx": export(net) for s, net in zip(fitted.stages, fitted.nets, strict=True)
+    }
     return registry.register(
         name,
         {**files, "shops.npz": shops.pack()},
