@@ -118,7 +118,7 @@ def test_folds_leave_their_own_out_where_there_is_no_time():
 def test_undersampling_keeps_the_same_orders_and_sums_without_bias():
     ids = pl.Series([f"o{i}" for i in range(40_000)])
     ages = np.repeat([0, 10, 20, 40], 10_000)
-    kept, weights = undersample(ids, ages, {14: 0.5, 28: 0.1})
+    kept, _ = undersample(ids, ages, {14: 0.5, 28: 0.1})
     assert kept[:20_000].all()
     assert kept[20_000:30_000].mean() == pytest.approx(0.5, abs=0.02)
     assert kept[30_000:].mean() == pytest.approx(0.1, abs=0.02)

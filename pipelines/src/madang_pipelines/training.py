@@ -59,8 +59,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long to train, and how big; `dcn_sizes` are fields of DcnConfig, and `arrivals` changes the
-    plan of each kind of service."""
+    """How long to train, and how big; `dcn_sizes` are fields of DcnConfig, and `arrivals` changes
+    the plan of each kind of service."""
 
     towers: TowerTraining = field(default_factory=TowerTraining)
     ads: AdTraining = field(default_factory=AdTraining)

@@ -13,6 +13,7 @@ from madang_runtime.models.manifest import FeatureRef
 
 AREA_VIEW, SHOP_VIEW, AREA_RESOLUTION = "eta_area", "eta_shop", 6
 """Live state of an H3 cell in which orders are picked up, and of a shop."""
+Horizon = Literal["all", "week", "day"]
 _CLOCK = ("hour_sin", "hour_cos", "hour", "weekday_sin", "weekday_cos", "weekend", "peak")
 _TRIP = ("km", "log_km", "air_km", "detour", "north_km", "east_km")
 _PLACES = ("origin_latitude", "origin_longitude", "place_latitude", "place_longitude")
@@ -39,7 +40,7 @@ class Layout(BaseModel):
     line: tuple[tuple[float, float], ...]
     typical: tuple[float, ...]
     patterns: tuple[str, ...]
-    horizons: tuple[Literal["all", "week", "day"], ...]
+    horizons: tuple[Horizon, ...]
     live: tuple[FeatureRef, ...]
     numbers: tuple[str, ...]
     clock: Clock
@@ -51,10 +52,10 @@ class Layout(BaseModel):
 
     def pattern_features(self) -> list[FeatureRef]:
         """What is read of each pattern, in the view's order."""
-        found = []
+        found: list[tuple[str, int]] = []
         for horizon in self.horizons:
-            for mean in ("residual", "ratio", "spread") if horizon == "all" else ("residual",):
-                found.append((f"{horizon}_{mean}", MAX_STAGES))
+            means = ("residual", "ratio", "spread") if horizon == "all" else ("residual",)
+            found += [(f"{horizon}_{mean}", MAX_STAGES) for mean in means]
             found.append((f"{horizon}_seen", 1))
         return [FeatureRef(view=VIEW, name=n, dtype="FLOAT32", dim=dim) for n, dim in found]
 
@@ -85,7 +86,8 @@ class Layout(BaseModel):
         if self.clock.utc_offset_hours is not None:
             offset = round(self.clock.utc_offset_hours * 3_600_000)
             return (orders.time_ms + offset) // 3_600_000
-        return self.clock.local_hours(orders.time_ms, orders.origin.rows()[:, 1])
+        longitude = orders.origin.rows()[:, 1].astype(np.float64)
+        return self.clock.local_hours(orders.time_ms, longitude)
 
     def columns(self, orders: Orders, means: Floats, live: Floats) -> NDArray[np.float32]:
         """The input of n orders.

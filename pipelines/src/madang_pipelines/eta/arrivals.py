@@ -66,7 +66,7 @@ def train_arrivals(
 
 
 def shops_of(tables: Tables) -> dict[str, Shops]:
-    """The shops of each kind of service, with their ads; a shop is of the kind of its last order."""
+    """Shops and their ads by kind of service: that of a shop's last order."""
     last = tables.frames["orders"].sort("time").group_by("shop_id").agg(pl.col("service").last())
     kinds = sorted(last["service"].unique().to_list(), reverse=True)
     items = (

@@ -104,10 +104,11 @@ class PatternMeans:
         """Sums of each stage by key, of the groups that may be known."""
         past, groups, m = self._past, self._last + 1, len(key.values)
         at = key.codes * groups + past.groups
-        sums: list[Floats] = [
-            np.bincount(at, column, m * groups).reshape(m, groups) for column in values.T
-        ]
-        return np.stack([self._known(s, key, horizon, day) for s in sums], axis=1)
+        found = []
+        for column in values.T:
+            sums: Floats = np.bincount(at, column, m * groups).reshape(m, groups).astype(float)
+            found.append(self._known(sums, key, horizon, day))
+        return np.stack(found, axis=1)
 
     def _known(self, sums: Floats, key: Coded, horizon: str, day: int | None) -> Floats:
         own = self._past.groups

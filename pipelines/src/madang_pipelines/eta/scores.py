@@ -70,12 +70,12 @@ def crps(pmf: Floats, minutes: Floats) -> Floats:
     minute counts as far as y does."""
     width = pmf.shape[1]
     below = cumulative(pmf)
-    total = np.maximum(minutes - width, 0.0)  # there F is 1
+    total: Floats = np.maximum(minutes - width, 0.0)  # there F is 1
     for part in range(_FINE):
         share = (part + 0.5) / _FINE
         at = below[:, :-1] * (1 - share) + below[:, 1:] * share
         over = minutes[:, None] <= np.arange(width) + share
-        total = total + ((at - over) ** 2).sum(1) / _FINE
+        total += ((at - over) ** 2).sum(1) / _FINE
     return total
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from madang_eta.dependence import fit_loadings
 from madang_eta.distribution import with_tail
-from madang_eta.layout import Layout, distances
+from madang_eta.layout import Horizon, Layout, distances
 from madang_eta.model import StageNet
 from madang_eta.orders import Orders
 from madang_eta.shops import Shops
@@ -57,12 +58,14 @@ class EtaPlan:
     service: str
     stages: tuple[str, ...] = ("dispatch", "pickup", "delivery")
     patterns: tuple[str, ...] = PATTERNS
-    horizons: tuple[str, ...] = ("all", "week", "day")
+    horizons: tuple[Horizon, ...] = ("all", "week", "day")
     live: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: LIVE)
     numbers: tuple[str, ...] = ()
-    clock: Clock = Clock(9)
+    clock: Clock = field(default_factory=lambda: Clock(9))
     shares: Mapping[int, float] = field(default_factory=lambda: {14: 0.5})
-    training: StageTraining = StageTraining(epochs=6, batch=512, members=2, hidden=(128, 64))
+    training: StageTraining = field(
+        default_factory=lambda: StageTraining(epochs=6, batch=512, members=2, hidden=(128, 64))
+    )
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def _layout(plan: EtaPlan, orders: Orders, minutes: Floats, learn: NDArray[np.bo
         line=tuple(lines),
         typical=tuple(typical),
         patterns=plan.patterns,
-        horizons=plan.horizons,  # type: ignore[arg-type]
+        horizons=plan.horizons,
         live=tuple(
             FeatureRef(view=view, name=name, dtype="FLOAT32")
             for view, names in plan.live.items()
@@ -224,8 +227,6 @@ def _classes(minutes: Floats) -> tuple[int, float]:
 
 def predict(net: StageNet, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities of a network's classes, shape [n, minutes + tail]."""
-    import torch
-
     with torch.no_grad():
         found: NDArray[np.float32] = net(torch.from_numpy(inputs)).numpy()
     return found

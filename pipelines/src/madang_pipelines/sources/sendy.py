@@ -5,6 +5,7 @@ folds. The arrival's own columns are left out: they say the answer.
 """
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,8 @@ _FOLDS = 5
 
 
 def load_sendy(folder: Path) -> tuple[pl.DataFrame, Rejected]:
-    """Orders as the table `orders` has them, with the columns of NUMBERS and `delivery`, the minutes
-    from pickup to arrival; and the rows that were set aside.
+    """Orders as the table `orders` has them, with the columns of NUMBERS and `delivery`, the
+    minutes from pickup to arrival; and the rows that were set aside.
 
     Raises:
         GateError: too many rows break a rule.
@@ -50,7 +51,7 @@ def load_sendy(folder: Path) -> tuple[pl.DataFrame, Rejected]:
     orders, riders = (_read(folder / name) for name in FILES)
     joined = orders.join(riders, on="Rider Id", how="left", maintain_order="left")
     seconds = {step: _seconds(f"{step} - Time") for step in _STEPS}
-    waits = [seconds[b] - seconds[a] for a, b in zip(_STEPS[:-1], _STEPS[1:], strict=True)]
+    waits = [seconds[b] - seconds[a] for a, b in pairwise(_STEPS)]
     waited = [(wait.clip(0, 20_000) / 60).log1p() for wait in waits]
     weekday = pl.col("Pickup - Weekday (Mo = 1)").cast(pl.Int64)
     frame = joined.select(
