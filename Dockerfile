@@ -30,6 +30,13 @@ RUN pip install -c constraints.txt --no-build-isolation ./svc-candidate
 USER 10001
 ENTRYPOINT ["python", "-m", "madang_candidate"]
 
+# The refresher of lists is this image too: python -m madang_eta.refresher.
+FROM base AS madang-eta
+COPY svc-eta svc-eta
+RUN pip install -c constraints.txt --no-build-isolation ./svc-eta
+USER 10001
+ENTRYPOINT ["python", "-m", "madang_eta"]
+
 # The feedback consumer is this image too: python -m madang_ranker.consumer.
 FROM base AS madang-ranker
 COPY svc-ranker svc-ranker
@@ -43,12 +50,13 @@ FROM base AS madang-trainer
 ARG PIP_EXTRA_INDEX_URL
 COPY svc-featurestore svc-featurestore
 COPY svc-candidate svc-candidate
+COPY svc-eta svc-eta
 COPY svc-ranker svc-ranker
 COPY gateway gateway
 COPY pipelines pipelines
 COPY cli cli
 RUN pip install -c constraints.txt --no-build-isolation ./svc-featurestore "./svc-candidate[train]" \
-    "./svc-ranker[train]" ./gateway ./pipelines ./cli
+    "./svc-eta[train]" "./svc-ranker[train]" ./gateway ./pipelines ./cli
 RUN madang train --home /madang/bundle && chmod -R a+rX /madang/bundle
 USER 10001
 ENTRYPOINT ["madang"]

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from madang_candidate.settings import CandidateSettings
+from madang_eta.settings import EtaSettings, RefresherSettings
 from madang_featurestore.settings import FeatureStoreSettings
 from madang_ranker.consumer import ConsumerSettings
 from madang_ranker.settings import RankerSettings
@@ -21,14 +22,16 @@ CHART = Path(__file__).parent / "madang"
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "featurestore": FeatureStoreSettings,
     "candidate": CandidateSettings,
+    "eta": EtaSettings,
     "ranker": RankerSettings,
     "consumer": ConsumerSettings,
+    "refresher": RefresherSettings,
 }
 # Settings that the chart itself gives, and those of secrets, which extraEnv takes.
 _THE_CHARTS = {
     *("host", "port", "health_port", "metrics_port", "workers", "gateway", "model_registry"),
     *("otlp_endpoint", "sampling_ratio", "drain_seconds", "grace_seconds"),
-    *("store_url", "log_url", "log_synced", "segments", "surfaces"),
+    *("store_url", "log_url", "log_synced", "segments", "surfaces", "services"),
 }
 _QUANTITY = {
     "type": ["string", "number"],
@@ -45,6 +48,7 @@ _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
 _MORE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("global", _OPEN),
     ("surfaces", _OPEN),
+    ("etaServices", _OPEN),
     ("*affinity", _OPEN),
     ("*nodeSelector", _TEXTS),
     ("*annotations", _TEXTS),

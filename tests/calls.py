@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from madang.candidate.v1 import candidate_pb2_grpc
+from madang.eta.v1 import eta_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from madang_cli.mesh.mesh import LocalMesh, wait_for
@@ -49,14 +50,14 @@ class Clients:
     def __post_init__(self) -> None:
         self.features = feature_store_pb2_grpc.FeatureStoreServiceStub(self.channel)
         self.candidate = candidate_pb2_grpc.CandidateServiceStub(self.channel)
+        self.eta = eta_pb2_grpc.EtaServiceStub(self.channel)
         self.ranker = ranker_pb2_grpc.RankerServiceStub(self.channel)
 
 
 def serve(mesh: LocalMesh, workspace: Workspace) -> None:
     """Publish features and wait until the mesh serves."""
     publish(workspace.features, mesh.info.gateway)
-    for service in ("candidate", "ranker"):
-        mesh.wait_ready(service)
+    mesh.wait_serving()
 
 
 def spans_of(mesh: LocalMesh, trace_id: str, leaves: int) -> list[Span]:

@@ -343,7 +343,10 @@ def test_recommend_answers_a_page_with_reasons(clients):
         )
     info = answer.serving_info
     assert info.models[0].name == RANKER
-    assert {s.name for s in info.stages} == {"retrieve", "features", "score"}
+    assert {s.name for s in info.stages} == {"retrieve", "features", "score", "arrivals"}
+    for item in answer.items:
+        assert item.arrival.end_minute - item.arrival.start_minute == 10
+        assert 0 < item.arrival.probability <= 1
     assert not info.degraded
     assert len(info.trace_id) == 32
     assert info.freshness_token.startswith("fs1-")

@@ -14,6 +14,7 @@ from calls import PLACE, Clients, recommend
 from prometheus_client.parser import text_string_to_metric_families
 
 from madang.candidate.v1 import candidate_pb2
+from madang.eta.v1 import eta_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang.ranker.v1 import ranker_pb2
 from madang_cli.mesh.mesh import LocalMesh, wait_for
@@ -48,6 +49,11 @@ def driven(mesh: LocalMesh, clients: Clients) -> LocalMesh:
         event_id=item, type=1, user_id=user, item_id=ids[0], request_id=page.request_id
     )
     clients.ranker.RecordFeedback(ranker_pb2.RecordFeedbackRequest(events=[event]), timeout=5)
+    clients.eta.Predict(eta_pb2.PredictRequest(shop_id=ids[0], place=PLACE), timeout=5)
+    buffer = eta_pb2.TimeBuffer(
+        scope=eta_pb2.BufferScope(shop_id=item), reason="watched", author="test", removed=True
+    )
+    clients.eta.SetTimeBuffer(eta_pb2.SetTimeBufferRequest(buffer=buffer), timeout=5)
     explain = ranker_pb2.ExplainRequest(request_id=page.request_id)
     assert wait_for(lambda: answers(lambda: clients.ranker.Explain(explain, timeout=5)))
     similar = candidate_pb2.RetrieveSimilarRequest(item_id=ids[0])
@@ -94,9 +100,10 @@ def test_spans_are_those_of_the_file(driven):
 def test_metrics_are_those_of_the_file(driven):
     known = KNOWN["metrics"]
     of_trouble = {"madang_model_load_failures", "madang_degradations", "madang_decisions_dropped"}
+    of_trouble |= {name for name in known if "shadow" in name}
 
     def families():
-        parts = (*SERVICES, "consumer")
+        parts = (*SERVICES, *driven.info.background)
         return [f for part in parts for f in scraped(driven.info.metrics[part])]
 
     def labels() -> dict[str, set[str]]:

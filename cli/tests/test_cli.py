@@ -63,8 +63,9 @@ def test_up_prints_endpoints_and_others_find_them(up):
         assert address in printed
     code, shown = madang("status", "--home", str(workspace.home), "--name", "cli")
     assert code == 0
-    assert shown.count("serving") == len(SERVICES) + 1
+    assert shown.count("serving") == len(SERVICES) + 2
     assert "consumer" in shown
+    assert "refresher" in shown
     assert "live" in shown
 
 
@@ -176,7 +177,7 @@ def test_ctrl_c_stops_everything(up):
     children = subprocess.run(
         ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False
     ).stdout.split()
-    assert len(children) == 3 + len(SERVICES)  # and the store, the gateway, the consumer
+    assert len(children) == 4 + len(SERVICES)  # store, gateway, consumer, refresher
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     assert find(workspace.home, "cli") is None

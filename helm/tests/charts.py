@@ -13,7 +13,8 @@ import yaml
 CHART = Path(__file__).parents[1] / "madang"
 GOLDEN = Path(__file__).parent / "golden"
 PRESETS = ("default", "laptop", "prod")
-COMPONENTS = ("featurestore", "candidate", "ranker", "consumer")
+SERVED = ("featurestore", "candidate", "eta", "ranker")
+COMPONENTS = (*SERVED, "consumer", "refresher")
 NAMESPACE = "shop"
 
 Object = dict[str, Any]

@@ -20,6 +20,7 @@ from madang_candidate.settings import CandidateSettings
 from madang_cli.__main__ import app
 from madang_cli.mesh.mesh import wait_for
 from madang_cli.mesh.processes import free_port
+from madang_eta.settings import EtaSettings, RefresherSettings
 from madang_featurestore.settings import FeatureStoreSettings
 from madang_gateway.__main__ import main as write_gateway
 from madang_ranker.consumer import ConsumerSettings
@@ -28,7 +29,14 @@ from madang_ranker.settings import RankerSettings
 SETTINGS = dict(
     zip(
         COMPONENTS,
-        (FeatureStoreSettings, CandidateSettings, RankerSettings, ConsumerSettings),
+        (
+            FeatureStoreSettings,
+            CandidateSettings,
+            EtaSettings,
+            RankerSettings,
+            ConsumerSettings,
+            RefresherSettings,
+        ),
         strict=True,
     )
 )
@@ -42,7 +50,7 @@ def only(name, preset="default", **over):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_a_service_understands_its_environment(preset, name, monkeypatch):
-    container = only(name, preset, surfaces={"home": {}})
+    container = only(name, preset, surfaces={"home": {}}, etaServices={"x": {"model": "m"}})
     prefix = f"MADANG_{name.upper()}_"
     for variable in container["env"]:
         monkeypatch.setenv(variable["name"], variable.get("value", "secret"))

@@ -102,6 +102,9 @@ def test_a_store_of_ones_own():
     assert not [o for o in made if "valkey" in o["metadata"]["name"]]
     for name in COMPONENTS:
         (container,) = pods(made)[f"madang-{name}"]["spec"]["containers"]
+        if name == "refresher":  # it goes through the feature store
+            assert not [v for v in environment(container).values() if "store.example" in v]
+            continue
         kind = "STORE" if name == "featurestore" else "LOG"
         prefix = f"MADANG_{name.upper()}_"
         assert environment(container)[f"{prefix}{kind}_URL"] == store["url"]
@@ -140,3 +143,15 @@ def test_surfaces_of_ones_own_are_read_by_who_needs_them():
         (container,) = pods(made)[f"madang-{name}"]["spec"]["containers"]
         reads = f"MADANG_{name.upper()}_SURFACES" in environment(container)
         assert reads == (name in ("ranker", "consumer"))
+
+
+def test_kinds_of_service_of_ones_own_are_read_by_who_needs_them():
+    made = objects(etaServices={"freight": {"model": "eta-freight"}})
+    file = named(made, "madang-eta-services")["data"]["eta-services.yaml"]
+    assert "freight:" in file
+    for name in COMPONENTS:
+        (container,) = pods(made)[f"madang-{name}"]["spec"]["containers"]
+        path = environment(container).get(f"MADANG_{name.upper()}_SERVICES")
+        assert path == ("/etc/madang/eta-services.yaml" if name in ("eta", "refresher") else None)
+        mounted = [m["mountPath"] for m in container["volumeMounts"] if m["name"] == "config"]
+        assert mounted == (["/etc/madang"] if path else [])

@@ -16,10 +16,11 @@ import numpy as np
 
 from madang.candidate.v1 import candidate_pb2, candidate_pb2_grpc
 from madang.common.v1 import place_pb2, serving_info_pb2
+from madang.eta.v1 import eta_pb2, eta_pb2_grpc
 from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 
-_HOPS = {"madang-gateway", "madang-ranker", "madang-candidate", "madang-featurestore"}
+_HOPS = {"madang-gateway", "madang-ranker", "madang-candidate", "madang-eta", "madang-featurestore"}
 _TRACE_SECONDS, _KEPT_SECONDS, _WHOLE_SECONDS = 20.0, 3.0, 90.0
 Answer = TypeVar("Answer")
 
@@ -68,6 +69,8 @@ def verify(
             ("featurestore", mesh.features),
             ("candidate", mesh.candidates),
             ("ranker", mesh.feed),
+            ("eta", mesh.arrival),
+            ("eta, a page", mesh.arrivals),
             ("ranker, given items", mesh.ranking),
             ("ranker, why", mesh.explanation),
             ("gateway, JSON", mesh.transcoded),
@@ -89,6 +92,7 @@ class _Mesh:
     ) -> None:
         self._store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
         self._candidate = candidate_pb2_grpc.CandidateServiceStub(channel)
+        self._eta = eta_pb2_grpc.EtaServiceStub(channel)
         self._ranker = ranker_pb2_grpc.RankerServiceStub(channel)
         self._gateway = gateway
         self._user = visitor.user_id
@@ -133,6 +137,31 @@ class _Mesh:
         _expect(len(ids) == len(self._page.items), "an item is twice on a page")
         model = self._page.serving_info.models[0]
         return f"{len(ids)} items ranked by {model.name} {model.version}"
+
+    def arrival(self) -> str:
+        _expect(self._page.items, "there was no page to order from")
+        request = eta_pb2.PredictRequest(shop_id=self._page.items[0].item_id, place=self._place)
+        answer = _undegraded(lambda: self._eta.Predict(request, timeout=self._timeout))
+        total = np.frombuffer(answer.probabilities, "<f4").sum() + answer.beyond
+        _expect(abs(total - 1) < 1e-3, f"probabilities add up to {total}")
+        shown, stages = answer.window, len(answer.stages)
+        _expect(shown.end_minute > shown.start_minute, "an empty window")
+        return (
+            f"{answer.service}, {stages} stages: {shown.start_minute}–{shown.end_minute} min with "
+            f"{shown.probability:.0%}"
+        )
+
+    def arrivals(self) -> str:
+        ids = [item.item_id for item in self._page.items]
+        _expect(ids, "there was no page")
+        request = eta_pb2.PredictBatchRequest(shop_ids=ids, place=self._place)
+        answer = _undegraded(lambda: self._eta.PredictBatch(request, timeout=self._timeout))
+        known = len(ids) - answer.sources.count(eta_pb2.ETA_SOURCE_NONE)
+        _expect(known, "nothing is known of any shop")
+        shown = sum(item.HasField("arrival") for item in self._page.items)
+        _expect(shown == known, f"the page shows {shown} arrivals of {known}")
+        listed = answer.sources.count(eta_pb2.ETA_SOURCE_LIST)
+        return f"{known} of {len(ids)} shops, {listed} from the lists"
 
     def ranking(self) -> str:
         ids = [item.item_id for item in self._page.items]

@@ -18,15 +18,16 @@
   "grace_seconds" $root.Values.shutdown.graceSeconds
 -}}
 {{- $store := "log" -}}
-{{- if eq $name "featurestore" }}{{ $store = "store" }}{{ else }}{{ $_ := set $settings "log_synced" (eq "true" (include "madang.storeSynced" $root)) }}{{ end -}}
-{{- $_ := set $settings (printf "%s_url" $store) (include "madang.storeUrl" $root) -}}
+{{- if eq $name "featurestore" }}{{ $store = "store" }}{{ else if eq $name "refresher" }}{{ $store = "" }}{{ else }}{{ $_ := set $settings "log_synced" (eq "true" (include "madang.storeSynced" $root)) }}{{ end -}}
+{{- if $store }}{{ $_ := set $settings (printf "%s_url" $store) (include "madang.storeUrl" $root) }}{{ end -}}
 {{- if has $name (list "candidate" "consumer") }}{{ $_ := set $settings "segments" $root.Values.segments }}{{ end -}}
 {{- if and $root.Values.surfaces (has $name (list "ranker" "consumer")) }}{{ $_ := set $settings "surfaces" "/etc/madang/surfaces.yaml" }}{{ end -}}
+{{- if and $root.Values.etaServices (has $name (list "eta" "refresher")) }}{{ $_ := set $settings "services" "/etc/madang/eta-services.yaml" }}{{ end -}}
 {{- range $key, $value := mergeOverwrite $settings ($own.settings | default dict) }}
 - name: {{ $prefix }}{{ upper $key }}
   value: {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ toJson $value | quote }}{{ end }}
 {{- end }}
-{{- with (include "madang.storeSecret" $root) }}
+{{- with (and $store (include "madang.storeSecret" $root)) }}
 - name: {{ $prefix }}{{ upper $store }}_PASSWORD
   valueFrom:
     secretKeyRef:
