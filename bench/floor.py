@@ -330,8 +330,7 @@ def main() -> None:
     comparisons = empty_rpc()
     with LocalMesh(HOME, "bench", sampling_ratio=SAMPLING) as mesh:
         publish(workspace.features, mesh.info.gateway)
-        for service in ("candidate", "ranker"):
-            mesh.wait_ready(service)
+        mesh.wait_serving()
         comparisons += [lookup(mesh), *rank(mesh, workspace)]
         loads = recommend(mesh)
         started = {s: cold_start(mesh, s) for s in mesh.info.services}

@@ -171,6 +171,28 @@ def test_call_and_trace(up):
     assert code == 1
 
 
+def test_a_version_is_replayed_and_shadowed_before_it_serves(workspace):
+    home = ("--home", str(workspace.home))
+    version = workspace.registry.resolve("eta-express")
+    code, shown = madang("replay", "champion", version, "--service", "express", "--day", "-2", *home)
+    assert code == 0, shown
+    assert "orders of express on day -2" in shown
+    rows = [line.split("│")[2:] for line in shown.splitlines() if " s " in line]
+    assert len(rows) == 2
+    assert rows[0] == rows[1], "the champion is that version"
+    code, shown = madang("replay", "--day", "-99", *home)
+    assert code == 1
+    assert "no order of 'standard'" in shown
+    code, shown = madang("replay", "none", *home)
+    assert code == 1
+    assert "has no version 'none'" in shown
+    code, shown = madang("alias", "eta-express", "challenger", "champion", *home)
+    assert (code, shown.strip()) == (0, f"challenger of eta-express is {version}")
+    code, shown = madang("alias", "eta-express", "challenger", "", *home)
+    assert code == 0
+    assert not workspace.registry.has_alias("eta-express", "challenger")
+
+
 def test_ctrl_c_stops_everything(up):
     workspace, process, _ = up
     info = find(workspace.home, "cli")

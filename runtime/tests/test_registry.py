@@ -152,3 +152,27 @@ def test_a_hot_model_follows_its_alias_and_survives_bad_versions(tmp_path):
     promote(b"two")
     assert model.current().content == b"two"
     host.closing.close()
+
+
+def test_a_model_that_need_not_be_comes_and_goes(tmp_path):
+    registry = ModelRegistry(f"file://{tmp_path}")
+    host = ServiceHost("t", ServiceSettings(default_deadline_seconds=0.01, model_poll_seconds=60))
+    model = HotModel(host, registry, "m", "shadow", Loaded, required=False)
+    model.start()
+    assert host.ready
+    assert refused(model.current) == reason.ERROR_REASON_NOT_READY
+    assert not host.metrics.model_failures.collect()[0].samples, "there need not be one"
+    registry.set_alias("m", "shadow", registry.register("m", {"a.bin": b"one"}))
+    model.refresh()
+    assert model.current().content == b"one"
+    assert served(host) == ["m@shadow"]
+    registry.remove_alias("m", "shadow")
+    registry.remove_alias("m", "shadow")
+    model.refresh()
+    assert refused(model.current) == reason.ERROR_REASON_NOT_READY
+    assert served(host) == []
+    host.closing.close()
+
+
+def served(host):
+    return [s.labels["model"] for s in host.metrics.model_info.collect()[0].samples]

@@ -20,6 +20,7 @@ from madang_cli.reflect import CallError, find_rpc
 from madang_cli.reflect import call as call_rpc
 from madang_cli.show import (
     Catalogue,
+    print_arrivals,
     print_data,
     print_explorations,
     print_off_policy,
@@ -29,12 +30,15 @@ from madang_cli.show import (
 )
 from madang_cli.verify import Visitor, verify
 from madang_cli.workspace import Workspace, load, open_source
+from madang_eta.stage_model import EtaModel
+from madang_pipelines.eta.replay import replay
 from madang_pipelines.publish import copy_champions, publish
 from madang_pipelines.sources.checkins import MissingFilesError
 from madang_pipelines.sources.decision_log import load_explorations
 from madang_pipelines.sources.open_bandit import load_campaigns
 from madang_pipelines.training import Recipe
 from madang_runtime.clients import from_rpc_error
+from madang_runtime.errors import MadangError
 from madang_runtime.models.registry import ModelRegistry
 
 app = typer.Typer(
@@ -206,6 +210,47 @@ def verify_mesh(
 
 
 @app.command()
+def alias(
+    model: Annotated[str, typer.Argument(help="A model of the registry, such as eta-standard.")],
+    name: Annotated[str, typer.Argument(help="champion, challenger, shadow …")],
+    version: Annotated[str, typer.Argument(help="A version or another alias; empty removes it.")],
+    home: Home = _HOME,
+) -> None:
+    """Point an alias at a version: what follows it takes it within seconds."""
+    registry = Workspace(home).registry
+    if not version:
+        registry.remove_alias(model, name)
+        typer.echo(f"{model} has no {name} any more")
+        return
+    found = registry.resolve(model, version) if registry.has_alias(model, version) else version
+    registry.set_alias(model, name, found)
+    typer.echo(f"{name} of {model} is {found}")
+
+
+@app.command(name="replay")
+def replay_day(
+    versions: Annotated[
+        list[str] | None, typer.Argument(help="Versions or aliases; none: champion.")
+    ] = None,
+    service: Annotated[str, typer.Option(help="Kind of service.")] = "standard",
+    day: Annotated[int, typer.Option(help="Of the data, from 0; from its end, -1.")] = -1,
+    home: Home = _HOME,
+) -> None:
+    """What versions would have said of when a day's orders arrive, before one is released."""
+    workspace = Workspace(home)
+    orders = workspace.orders()
+    if orders is None:
+        raise typer.BadParameter(f"{home} has no orders; run `madang train` first")
+    registry, name = workspace.registry, f"eta-{service}"
+    models = {}
+    for wanted in versions or ["champion"]:
+        version = registry.resolve(name, wanted) if registry.has_alias(name, wanted) else wanted
+        models[wanted] = EtaModel(registry.load(name, version))
+    count, scores = replay(orders, models, day)
+    print_arrivals(scores, f"{count:,} orders of {service} on day {day}", console)
+
+
+@app.command()
 def trace(
     trace_id: Annotated[str, typer.Argument(help="The trace_id of an answer's serving_info.")],
     home: Home = _HOME,
@@ -275,7 +320,7 @@ def main() -> None:
         signal.signal(number, lambda *_: sys.exit(1))  # so that children are stopped
     try:
         app()
-    except (CallError, MissingFilesError, ProcessFailedError, ValueError) as error:
+    except (CallError, MadangError, MissingFilesError, ProcessFailedError, ValueError) as error:
         console.print(f"[red]{error}")
         raise SystemExit(1) from error
 

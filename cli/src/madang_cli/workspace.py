@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import polars as pl
+
 from madang_pipelines.city.deliveries import DeliveryTruth
 from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.city.truth import Truth
@@ -77,6 +79,12 @@ class Workspace:
             save_views(arrivals.views, self.features)
         data.tables.save(self.home / "data")
         (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
+
+    def orders(self) -> pl.DataFrame | None:
+        """The orders that were trained on, None where there are none."""
+        path = self.home / "data" / "orders.parquet"
+        orders = pl.read_parquet(path) if path.exists() else None
+        return orders if orders is not None and len(orders) else None
 
     def evaluate(
         self, data: DataSet, sessions: int, progress: Callable[[float], None]

@@ -118,7 +118,7 @@ def make_examples(
     """
     orders = orders_of(frame, plan.numbers)
     minutes = stage_minutes(frame, plan.stages)
-    days = _days(orders, plan.clock)
+    days = local_days(orders, plan.clock)
     kept, weights = learn, learn.astype(np.float64)
     if folds is None and learn.any():
         ages = days[learn].max() - days
@@ -136,7 +136,7 @@ def make_examples(
     return Examples(frame, orders, inputs, minutes, weights, layout, means)
 
 
-def _days(orders: Orders, clock: Clock) -> NDArray[np.int64]:
+def local_days(orders: Orders, clock: Clock) -> NDArray[np.int64]:
     """The local day of each order, from 0."""
     offset = round((clock.utc_offset_hours or 0) * 3_600_000)
     days = (orders.time_ms + offset) // _DAY_MS
@@ -281,5 +281,5 @@ def train_service(
     name = f"eta-{plan.service}"
     version = register(registry, name, examples, fitted, plan, shops, {})
     registry.set_alias(name, CHAMPION, version)
-    day = int(_days(examples.orders, plan.clock)[np.asarray(learn)].max()) + 1
+    day = int(local_days(examples.orders, plan.clock)[np.asarray(learn)].max()) + 1
     return EtaTrained(version, examples.means.rows(day))
