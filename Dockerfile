@@ -52,11 +52,12 @@ COPY svc-featurestore svc-featurestore
 COPY svc-candidate svc-candidate
 COPY svc-eta svc-eta
 COPY svc-ranker svc-ranker
+COPY svc-targeting svc-targeting
 COPY gateway gateway
 COPY pipelines pipelines
 COPY cli cli
 RUN pip install -c constraints.txt --no-build-isolation ./svc-featurestore "./svc-candidate[train]" \
-    "./svc-eta[train]" "./svc-ranker[train]" ./gateway ./pipelines ./cli
+    "./svc-eta[train]" "./svc-ranker[train]" ./svc-targeting ./gateway ./pipelines ./cli
 RUN madang train --home /madang/bundle && chmod -R a+rX /madang/bundle
 USER 10001
 ENTRYPOINT ["madang"]

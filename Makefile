@@ -3,8 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-PACKAGES := protos runtime gateway svc-featurestore svc-candidate svc-eta svc-ranker pipelines cli
-SOURCES := runtime/src gateway/src svc-featurestore/src svc-candidate/src svc-eta/src svc-ranker/src pipelines/src cli/src bench
+PACKAGES := protos runtime gateway svc-featurestore svc-candidate svc-eta svc-ranker svc-targeting pipelines cli
+SOURCES := runtime/src gateway/src svc-featurestore/src svc-candidate/src svc-eta/src svc-ranker/src svc-targeting/src pipelines/src cli/src bench
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-warn-script-location -c constraints.txt
 # Every editable package without build isolation: its one build tool comes from the pins too.
 EDITABLE := --no-build-isolation $(foreach p,$(PACKAGES),-e $(p))
@@ -18,7 +18,7 @@ INSTALL = helm upgrade --install madang helm/madang -f helm/madang/values-laptop
   --set image.registry=$(REGISTRY:%/=%) --set-string image.tag=$(TAG) --wait --timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads bench-eta quality-eta images sbom kind-up minikube-up clean lock
+.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads bench-eta quality-eta quality-targeting images sbom kind-up minikube-up clean lock
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -89,6 +89,8 @@ bench-eta: $(VENV)/.dev ## Measure arrivals: one order, a page, the refresh of a
 DATA_OF = $(or $(DATA),$(error give DATA=folder of the public data sets))
 quality-eta: $(VENV)/.dev ## How good arrivals are, on DATA=folder and in the city: docs/results/eta.md.
 	@$(BIN)/python bench/quality_eta.py $(DATA_OF)
+quality-targeting: $(VENV)/.dev ## How good look-alikes and uplift are: docs/results/targeting.md.
+	@$(BIN)/python bench/quality_targeting.py $(DATA_OF)
 
 images: ## Build all images (REGISTRY=prefix/ TAG=… PIP_EXTRA_INDEX_URL=…).
 	@for image in $(IMAGES); do echo "· $$image"; \

@@ -76,7 +76,7 @@ def test_a_click_shows_in_the_next_feed(mesh, clients):
 
 def test_one_recommend_is_one_trace_with_the_right_parents(mesh, clients):
     answer = clients.ranker.Recommend(recommend(), timeout=5)
-    spans = spans_of(mesh, answer.serving_info.trace_id, leaves=5)
+    spans = spans_of(mesh, answer.serving_info.trace_id, leaves=7)
     by_id = {s.span_id: s for s in spans}
     (root,) = tree(spans)
 
@@ -94,12 +94,15 @@ def test_one_recommend_is_one_trace_with_the_right_parents(mesh, clients):
     feed = ("gateway", "ranker Recommend")
     lookup = ("gateway", "featurestore LookupFeatures", "featurestore store read")
     retrieve = (*feed, "ranker retrieve", "gateway", "candidate Retrieve")
+    arrivals = (*feed, "ranker arrivals", "gateway", "eta PredictBatch")
     assert chains == {
         (*retrieve, "candidate user_features", *lookup),
         (*retrieve, "candidate user_tower"),
         (*retrieve, "candidate sources"),
         (*feed, "ranker features", *lookup),
         (*feed, "ranker score"),
+        (*arrivals, "eta features", *lookup),
+        (*arrivals, "eta distribution"),
     }
     for span in spans:
         if parent := by_id.get(span.parent_id):

@@ -136,6 +136,7 @@ def test_a_shop_that_no_model_knows_is_found_in_the_store_or_given(clients):
         ({"quantiles": [0.5, 1.0]}, "INVALID_ARGUMENT FIELD_INVALID quantiles"),
         ({"quantiles": [float("nan")]}, "INVALID_ARGUMENT FIELD_INVALID quantiles"),
         ({"hit_rate": 1.0}, "INVALID_ARGUMENT FIELD_INVALID hit_rate"),
+        ({"hit_rate": 1e-9}, "INVALID_ARGUMENT FIELD_INVALID hit_rate"),
         ({"freshness_token": "?"}, "INVALID_ARGUMENT FRESHNESS_TOKEN_INVALID freshness_token"),
         ({"freshness_token": "eb1-999999999"}, "UNAVAILABLE NOT_FRESH_YET"),
         (
@@ -226,6 +227,7 @@ def test_a_page_is_read_from_lists_and_computed_where_there_is_none(clients, sho
     assert wait_for(lambda: sources(shop) == [pb.ETA_SOURCE_LIST], 30), f"{cell} is refreshed"
     assert sources(shop, "nobody") == [pb.ETA_SOURCE_LIST, pb.ETA_SOURCE_NONE]
     assert sources(shop, online=True) == [pb.ETA_SOURCE_ONLINE]
+    assert sources(shop, quantiles=[0.001]) == [pb.ETA_SOURCE_ONLINE], "lists have none so low"
     assert sources(shop, order_time=EVENING) == [pb.ETA_SOURCE_ONLINE], "not of now"
     away = {"latitude": PLACE["latitude"] + 0.5, "longitude": PLACE["longitude"]}
     assert sources(shop, place=away) == [pb.ETA_SOURCE_ONLINE], "no list for so far"

@@ -112,7 +112,7 @@ def test_verify_finds_the_trace(up):
     server.server_close()
     assert last.check == "trace"
     assert last.error == ""
-    assert last.seen.endswith("went through 4 services")
+    assert last.seen.endswith("went through 5 services")
     *_, gone = verify(gateway, Visitor("u00003", PLACE["latitude"], PLACE["longitude"]), jaeger)
     assert "refused" in gone.error, "nobody waits for a Jaeger that is not there"
 
@@ -174,7 +174,9 @@ def test_call_and_trace(up):
 def test_a_version_is_replayed_and_shadowed_before_it_serves(workspace):
     home = ("--home", str(workspace.home))
     version = workspace.registry.resolve("eta-express")
-    code, shown = madang("replay", "champion", version, "--service", "express", "--day", "-2", *home)
+    code, shown = madang(
+        "replay", "champion", version, "--service", "express", "--day", "-2", *home
+    )
     assert code == 0, shown
     assert "orders of express on day -2" in shown
     rows = [line.split("│")[2:] for line in shown.splitlines() if " s " in line]

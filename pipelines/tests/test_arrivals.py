@@ -220,7 +220,7 @@ def test_the_published_model_knows_all_shops_and_ads(city, workspace):
     known = [set(model.shops.ids) for model in models]
     assert known[0] | known[1] == items
     assert not known[0] & known[1]
-    assert {m.service for m in models} == set(shops_of(city.tables))
+    assert {m.service for m in models} == set(shops_of(city.tables, city.tables.frames["orders"]))
     pairs = sum(len(m.shops.pair_rows) for m in models)
     assert pairs > 5000
 

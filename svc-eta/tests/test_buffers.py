@@ -8,7 +8,6 @@ from madang_eta.buffers import BUFFERS, BufferDesk, TimeBuffers
 from madang_eta.kinds import load_kinds
 from madang_runtime.changelog.compacted_memory import MemoryCompactedLog
 from madang_runtime.changelog.follower import Follower
-from madang_runtime.changelog.table import LogTable
 from madang_runtime.errors import MadangError, reason
 from madang_runtime.metrics import Metrics
 from madang_runtime.times import now_ms
@@ -18,9 +17,9 @@ CELL = h3.latlng_to_cell(37.4959, 127.0664, 10)
 
 @pytest.fixture
 def made():
-    log, table = MemoryCompactedLog(), LogTable(pb.TimeBuffer.FromString)
-    follower = Follower(log, BUFFERS, table.apply, Metrics())
-    return BufferDesk(log, table, follower, load_kinds(None)), TimeBuffers(table)
+    log, buffers = MemoryCompactedLog(), TimeBuffers()
+    follower = Follower(log, BUFFERS, buffers.apply, Metrics())
+    return BufferDesk(log, buffers, follower, load_kinds(None)), buffers
 
 
 def put(desk, minutes, seconds=3600, removed=False, **scope):
@@ -36,7 +35,7 @@ def area(resolution):
 
 
 def of(buffers, service="standard", shop="s1", cell=CELL, later=0):
-    return buffers.minutes(service, [shop], [cell], now_ms() + later * 1000)[0]
+    return buffers.minutes(service, shop, cell, now_ms() + later * 1000)
 
 
 def test_the_narrowest_counts(made):
@@ -77,6 +76,22 @@ def test_the_history_of_a_scope_is_its_own_and_ends(made):
     assert [c.minutes for c in long.changes] == sorted(range(10, 60), reverse=True)
     short = desk.get(pb.GetTimeBufferRequest(scope=pb.BufferScope(shop_id="s1")))
     assert [c.minutes for c in short.changes] == [9]
+
+
+def test_what_has_expired_is_forgotten_with_the_next_change(made, monkeypatch):
+    desk, buffers = made
+    put(desk, 7, seconds=60, shop_id="old")
+    put(desk, 8, seconds=1000, shop_id="new")
+    assert buffers.any()
+    later = now_ms() + 100_000
+    monkeypatch.setattr("madang_eta.buffers.now_ms", lambda: later)
+    put(desk, 9, seconds=1000, shop_id="other")
+    assert sorted(buffers.kept.buffers) == ["//new", "//other"]
+    monkeypatch.setattr("madang_eta.buffers.now_ms", lambda: later + 91 * 86_400_000)
+    put(desk, 1, seconds=92 * 86_400, shop_id="last")
+    assert sorted(buffers.kept.buffers) == ["//last"]
+    put(desk, 1, seconds=92 * 86_400, shop_id="last")
+    assert sorted(buffers.kept.history) == ["//last"]
 
 
 @pytest.mark.parametrize(

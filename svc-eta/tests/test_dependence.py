@@ -104,3 +104,22 @@ def test_one_stage_has_nothing_in_common():
     found, correlations = fit_loadings(ndtri(np.linspace(0.1, 0.9, 50))[:, None])
     assert found.tolist() == [0]
     assert correlations.tolist() == [[1]]
+
+
+def test_a_stage_of_its_own_has_nothing_in_common():
+    _, scores = drawn(LOADINGS)
+    alone = np.random.default_rng(1).normal(size=len(scores))
+    found, _ = fit_loadings(np.column_stack([scores, alone]))
+    assert found[3] == 0
+    assert found[:3] == pytest.approx(LOADINGS, abs=0.02)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3, 4])
+def test_fractions_of_minutes_add_up(stages):
+    """Stages of less than a minute each, evenly: their sum is that of as many even draws."""
+    rng = np.random.default_rng(0)
+    sums = rng.random((400_000, stages)).sum(1).astype(int)
+    wanted = np.bincount(sums, minlength=stages) / len(sums)
+    minute = np.array([[[1.0, 0.0]]])
+    found = total([minute] * stages, np.ones(1))
+    assert found[0, :stages] == pytest.approx(wanted[:stages], abs=0.003)

@@ -98,3 +98,27 @@ def test_a_tail_is_as_long_as_it_was_seen_and_forgets_how_long_it_took():
     at, _ = remaining(pmf, 2.0, 2)
     later, _ = remaining(pmf, 500.0, 2)
     assert later.tolist() == at.tolist()
+
+
+def test_what_is_very_late_is_not_there_at_once():
+    """A tail that nearly nothing falls into still says how long the rest takes."""
+    classes = np.full((1, 16), 0.0)
+    classes[0, 5:15], classes[0, 15] = 0.1, 5e-7
+    pmf = with_tail((classes / classes.sum()).astype(np.float32), 8.0)
+    rest, _ = remaining(pmf, 90.0, 15)
+    assert means(rest)[0] == pytest.approx(8, rel=0.1)
+    early, _ = remaining(pmf, 14.0, 15)
+    assert means(early)[0] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [1e-9, 0.01])
+def test_a_window_never_ends_before_it_starts(rate):
+    window = sure_window(gamma(4, 6).astype(np.float32), rate)
+    assert window.end[0] > window.start[0]
+    assert window.probability[0] >= rate
+
+
+@pytest.mark.parametrize("excess", [1.0, 3.0, 10.0, 60.0])
+def test_a_tail_has_the_mean_that_it_is_given(excess):
+    tail = with_tail(np.array([[0.0, 1.0]]), excess)[0, 1:]
+    assert (tail * (np.arange(len(tail)) + 0.5)).sum() == pytest.approx(excess, rel=0.08)

@@ -135,3 +135,34 @@ def test_kinds_come_from_yaml(tmp_path):
         path.write_text(wrong)
         with pytest.raises(ValueError):  # noqa: PT011 (pydantic's and ours)
             load_kinds(path)
+
+
+def test_numbers_are_read_by_name():
+    given = Orders(
+        np.array([FRIDAY_20H]),
+        Points.of(np.array([SHOP])),
+        Points.of(np.array([HOME])),
+        np.array([np.nan]),
+        numbers={"weight": np.array([70.0]), "floor": np.array([5.0])},
+    )
+    read = layout(numbers=("floor", "lift", "weight"), live=(), patterns=())
+    width = sum(ref.dim for ref in read.pattern_features())
+    columns = read.columns(given, np.empty((1, 0, width)), np.empty((1, 0)))
+    assert columns[0, -3] == 5
+    assert np.isnan(columns[0, -2])
+    assert columns[0, -1] == 70
+
+
+def test_zones_of_half_an_hour_and_the_antimeridian():
+    read = layout(clock=Clock(5.5))
+    quarter_past_ten = Orders(
+        np.array([(10 * 60 + 15) * 60_000 - 19_800_000 + 86_400_000]),
+        Points.of(np.array([[0.0, 179.95]])),
+        Points.of(np.array([[0.0, -179.95]])),
+        np.array([np.nan]),
+    )
+    means = np.zeros((1, 2, sum(ref.dim for ref in read.pattern_features())))
+    columns = read.columns(quarter_past_ten, means, np.zeros((1, 1)))
+    at = dict(zip(read.names(), columns[0].tolist(), strict=True))
+    assert at["hour"] == pytest.approx(10.25)
+    assert at["east_km"] == pytest.approx(11.12, abs=0.1)

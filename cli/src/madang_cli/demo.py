@@ -125,7 +125,7 @@ def _arrival(
 ) -> None:
     """Someone orders from the first of their feed; and the lists that the batch has made."""
     session = _request(_someone(tables))
-    shop = next(item.item_id for item in feed.items if item.HasField("arrival"))
+    shop = next(i.item_id for i in feed.items if i.HasField("arrival") or i is feed.items[-1])
     with grpc.insecure_channel(info.gateway) as channel:
         order = Order(channel, shop, session.place, session.request_time)
         answer = order.predict()

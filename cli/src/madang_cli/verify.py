@@ -20,7 +20,8 @@ from madang.eta.v1 import eta_pb2, eta_pb2_grpc
 from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 
-_HOPS = {"madang-gateway", "madang-ranker", "madang-candidate", "madang-eta", "madang-featurestore"}
+_HOPS = {"madang-gateway", "madang-ranker", "madang-candidate", "madang-featurestore"}
+_NO_ARRIVALS = "no arrivals on the page, so not asked"
 _TRACE_SECONDS, _KEPT_SECONDS, _WHOLE_SECONDS = 20.0, 3.0, 90.0
 Answer = TypeVar("Answer")
 
@@ -138,8 +139,14 @@ class _Mesh:
         model = self._page.serving_info.models[0]
         return f"{len(ids)} items ranked by {model.name} {model.version}"
 
+    def _arrives(self) -> bool:
+        """Whether the page shows arrivals: a mesh need not have any."""
+        return any(item.HasField("arrival") for item in self._page.items)
+
     def arrival(self) -> str:
         _expect(self._page.items, "there was no page to order from")
+        if not self._arrives():
+            return _NO_ARRIVALS
         request = eta_pb2.PredictRequest(shop_id=self._page.items[0].item_id, place=self._place)
         answer = _undegraded(lambda: self._eta.Predict(request, timeout=self._timeout))
         total = np.frombuffer(answer.probabilities, "<f4").sum() + answer.beyond
@@ -154,6 +161,8 @@ class _Mesh:
     def arrivals(self) -> str:
         ids = [item.item_id for item in self._page.items]
         _expect(ids, "there was no page")
+        if not self._arrives():
+            return _NO_ARRIVALS
         request = eta_pb2.PredictBatchRequest(shop_ids=ids, place=self._place)
         answer = _undegraded(lambda: self._eta.PredictBatch(request, timeout=self._timeout))
         known = len(ids) - answer.sources.count(eta_pb2.ETA_SOURCE_NONE)
@@ -206,10 +215,11 @@ class _Mesh:
 
     def trace(self, jaeger: str) -> str:
         until, seen = time.monotonic() + _TRACE_SECONDS, set[str]()
-        while time.monotonic() < until and not seen >= _HOPS:
+        hops = _HOPS | {"madang-eta"} if self._arrives() else _HOPS
+        while time.monotonic() < until and not seen >= hops:
             time.sleep(0.5)
             seen = _services(jaeger, self._trace_id, self._timeout)
-        missing = ", ".join(sorted(_HOPS - seen))
+        missing = ", ".join(sorted(hops - seen))
         _expect(not missing, f"trace {self._trace_id} has no span of {missing}")
         return f"{self._trace_id} went through {len(seen)} services"
 

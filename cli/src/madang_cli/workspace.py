@@ -11,13 +11,13 @@ import polars as pl
 from madang_pipelines.city.deliveries import DeliveryTruth
 from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.city.truth import Truth
-from madang_pipelines.eta.arrivals import train_arrivals
+from madang_pipelines.eta.arrivals import Arrivals, train_arrivals
 from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
 from madang_pipelines.publish import save_features, save_views, saved_segments
 from madang_pipelines.sources.checkins import FILES, MissingFilesError, load_checkins
 from madang_pipelines.tables import Tables
 from madang_pipelines.training import Progress, Recipe, train_all
-from madang_runtime.models.registry import ModelRegistry
+from madang_runtime.models.registry import CHAMPION, ModelRegistry
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,21 @@ class Workspace:
         before = saved_segments(self.features)
         trained = train_all(data.tables, self.registry, recipe, progress, before)
         save_features(trained, self.features)
+        arrivals = Arrivals({}, {})
         if len(data.tables.frames["orders"]):
             arrivals = train_arrivals(data.tables, self.registry, recipe.arrivals, progress)
-            save_views(arrivals.views, self.features)
+        self._replace_arrivals(arrivals)
         data.tables.save(self.home / "data")
         (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
+
+    def _replace_arrivals(self, arrivals: Arrivals) -> None:
+        """Keep the views of a training, and nothing of those before it that it has no more."""
+        for path in self.features.glob("eta_*.parquet"):
+            path.unlink()
+        save_views(arrivals.views, self.features)
+        for name in self.registry.names():
+            if name.startswith("eta-") and name not in arrivals.versions:
+                self.registry.remove_alias(name, CHAMPION)
 
     def orders(self) -> pl.DataFrame | None:
         """The orders that were trained on, None where there are none."""

@@ -81,6 +81,8 @@ class Remote(Generic[Request, Response]):
 def from_rpc_error(error: grpc.RpcError) -> MadangError:
     """Turn a failed call into the error that the callee raised, or the nearest to it."""
     name = error.code().name
+    if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+        name = Code.UNAVAILABLE.value  # the gateway, or the callee, is of a version before
     code = Code(name) if name in Code.__members__ else Code.INTERNAL
     why, about = _FALLBACK.get(code, reason.ERROR_REASON_INTERNAL), {}
     trailing: dict[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]

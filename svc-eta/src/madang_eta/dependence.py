@@ -18,7 +18,7 @@ from scipy.special import ndtr, ndtri
 from madang_eta.distribution import Floats, cumulative
 
 _NODES = 7
-_SURE = 1e-6
+_CHANCE = 3.0  # |t| below which a correlation is taken for one
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class StageDependence:
             return np.broadcast_to(pmf, (len(factor.points), *pmf.shape))
         below = cumulative(pmf)[:, 1:-1]
         kind = pmf.dtype.type
-        scores = ndtri(np.clip(below, kind(_SURE), kind(1 - _SURE)))
+        sure = kind(8 * np.finfo(pmf.dtype).eps)
+        scores = ndtri(np.clip(below, sure, 1 - sure))
         spread = kind(1 / np.sqrt(1 - loading**2))
         moved = (factor.points * loading).astype(pmf.dtype)[:, None, None]
         conditional = np.empty((len(factor.points), *pmf.shape), pmf.dtype)
@@ -88,32 +89,32 @@ def total(conditional: Sequence[Floats], weights: Floats) -> Floats:
         weights: of the points, shape [points], or [points, n] where they differ by row.
 
     Returns:
-        shape [n, ΣKᵢ - stages + 1] and the minute that fractions of minutes add to it on average.
+        shape [n, ΣKᵢ].
     """
     width = sum(c.shape[-1] for c in conditional)
     size = fft.next_fast_len(width, real=True)
     spectrum = fft.rfft(conditional[0], size)
     for other in conditional[1:]:
         spectrum *= fft.rfft(other, size)
+    spectrum *= fft.rfft(_carry(len(conditional)).astype(spectrum.real.dtype), size)
     by_row = weights if weights.ndim == 2 else weights[:, None]
     mixed = (spectrum * by_row[..., None].astype(spectrum.real.dtype)).sum(0)
-    found = np.maximum(fft.irfft(mixed, size)[:, :width], 0)
-    # Each stage ends on average half a minute after its minute began: s stages are (s - 1) / 2
-    # later than the sum of their minutes and the half that every distribution has.
-    found = _later(found, (len(conditional) - 1) / 2)
-    summed: Floats = found / found.sum(1, keepdims=True)
-    return summed
+    found: Floats = np.maximum(fft.irfft(mixed, size)[:, :width], 0)
+    found /= found.sum(1, keepdims=True)
+    return found
 
 
-def _later(pmf: Floats, minutes: float) -> Floats:
-    """Shifted by a fraction of minutes or more; the width must hold it."""
-    whole, part = int(minutes), minutes - int(minutes)
-    out = np.zeros_like(pmf)
-    kept = pmf.shape[1] - whole
-    out[:, whole:] = (1 - part) * pmf[:, :kept]
-    if part:
-        out[:, whole + 1 :] += part * pmf[:, : kept - 1]
-    return out
+def _carry(stages: int) -> NDArray[np.float64]:
+    """Whole minutes that so many fractions of minutes add up to: how often 0, 1, … (the Eulerian
+    numbers; Irwin and Hall, 1927)."""
+    counts = np.ones(1)
+    for n in range(2, stages + 1):
+        k = np.arange(n)
+        longer = np.append(counts, 0.0)
+        shorter = np.append(0.0, counts)
+        counts = (k + 1) * longer + (n - k) * shorter
+    counts /= counts.sum()
+    return counts
 
 
 def fit_loadings(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -124,26 +125,33 @@ def fit_loadings(scores: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDAr
             without gaps.
 
     Returns:
-        loadings, shape [stages], and the correlations, shape [stages, stages]. Stages whose
-        correlations are not beyond chance (|t| < 3) have none in common.
+        loadings, shape [stages], and the correlations, shape [stages, stages]. A stage whose
+        correlations are all within chance has nothing in common with the others.
     """
     n, stages = scores.shape
     if stages == 1:
         return np.zeros(1), np.ones((1, 1))
     found = np.asarray(np.corrcoef(scores, rowvar=False))
     apart = ~np.eye(stages, dtype=bool)
-    if not np.isfinite(found).all() or (np.abs(found[apart]) * np.sqrt(n) < 3).all():
-        return np.zeros(stages), found
-    if stages == 2:
-        both = np.clip(found[0, 1], -0.9, 0.9)
-        return np.array([np.sqrt(abs(both)), np.sign(both) * np.sqrt(abs(both))]), found
-    # Principal factor: the diagonal is what the factor explains, found by iteration.
-    shared = np.max(np.abs(np.where(apart, found, 0)), axis=1)
+    real = apart & (np.abs(found) * np.sqrt(n) >= _CHANCE)
+    bound = np.flatnonzero(real.any(1))
     loadings = np.zeros(stages)
+    if len(bound) == 2:
+        both = np.clip(found[bound[0], bound[1]], -0.9, 0.9)
+        loadings[bound] = np.sqrt(abs(both)) * np.array([1.0, np.sign(both)])
+    elif len(bound) > 2:
+        loadings[bound] = _principal_factor(found[np.ix_(bound, bound)])
+    return loadings, found
+
+
+def _principal_factor(correlations: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Loadings on one factor: the diagonal is what the factor explains, found by iteration."""
+    apart = ~np.eye(len(correlations), dtype=bool)
+    shared = np.max(np.abs(np.where(apart, correlations, 0)), axis=1)
+    loadings = np.zeros(len(correlations))
     for _ in range(200):
-        reduced = np.where(apart, found, np.diag(shared))
-        values, vectors = np.linalg.eigh(reduced)
+        values, vectors = np.linalg.eigh(np.where(apart, correlations, np.diag(shared)))
         loadings = np.sqrt(max(values[-1], 0.0)) * vectors[:, -1]
         shared = np.minimum(loadings**2, 0.81)
-    loadings = np.clip(loadings, -0.9, 0.9)
-    return loadings * np.sign(loadings.sum() or 1.0), found
+    signed: NDArray[np.float64] = np.clip(loadings * np.sign(loadings.sum() or 1.0), -0.9, 0.9)
+    return signed

@@ -67,11 +67,12 @@ def sure_window(pmf: Floats, hit_rate: float) -> Windows:
 
     Where none has, such as for rates near 1, the whole range.
     """
-    below = cumulative(pmf)
+    below = cumulative(pmf.astype(np.float64))
     rows, minutes = np.arange(len(pmf)), pmf.shape[1]
     # For each start the first end by which enough has arrived.
     wanted = below[:, :-1] + hit_rate
     ends = np.stack([np.searchsorted(b, w, "left") for b, w in zip(below, wanted, strict=True)])
+    ends = np.maximum(ends, np.arange(1, minutes + 1))
     reach = np.minimum(ends, minutes)
     inside = np.take_along_axis(below, reach, 1) - below[:, :-1]
     lengths = np.where(ends <= minutes, reach - np.arange(minutes), minutes + 1)
@@ -84,6 +85,8 @@ def sure_window(pmf: Floats, hit_rate: float) -> Windows:
 
 def delayed(pmf: Floats, minutes: Ints) -> Floats:
     """Each row shifted by whole minutes; what would be before 0 arrives in minute 0."""
+    if not minutes.any():
+        return pmf
     later, width = int(minutes.max(initial=0)), pmf.shape[1]
     out = np.zeros((len(pmf), width + max(later, 0)), pmf.dtype)
     at = np.maximum(np.arange(width)[None, :] + minutes[:, None], 0)
@@ -105,17 +108,15 @@ def remaining(pmf: Floats, elapsed: float, tail_from: int) -> tuple[Floats, Floa
     """
     elapsed = min(elapsed, tail_from)
     minutes = pmf.shape[1]
-    below = cumulative(pmf)
-    grid = np.arange(minutes + 1, dtype=np.float64)
-    at = np.minimum(elapsed + grid, minutes)
+    # From the end, so that what is little there keeps its digits.
+    longer = cumulative(pmf[:, ::-1].astype(np.float64))[:, ::-1]
+    at = np.minimum(elapsed + np.arange(minutes + 1), minutes)
     low = np.minimum(at.astype(np.int64), minutes - 1)
-    part = (at - low).astype(pmf.dtype)
-    shifted = below[:, low] * (1 - part) + below[:, low + 1] * part
-    left = np.maximum(below[:, -1] - shifted[:, 0], 0)
-    gone = left < 1e-6
-    rest = np.diff(shifted, axis=1)
-    rest[gone] = 0
-    rest[gone, 0] = 1
+    part = at - low
+    shifted = longer[:, low] * (1 - part) + longer[:, low + 1] * part
+    left = shifted[:, 0]
+    rest = shifted[:, :-1] - shifted[:, 1:]
+    rest[left == 0] = np.eye(1, minutes)
     return rest / rest.sum(1, keepdims=True), left
 
 
@@ -126,8 +127,9 @@ def with_tail(classes: Floats, mean_excess: float) -> Floats:
         classes: probabilities of minutes 0 … K - 1 and of longer, shape [n, K + 1].
         mean_excess: minutes beyond K that those in the tail take on average.
     """
-    ratio = mean_excess / (1 + mean_excess)
-    extra = max(int(np.ceil(4 * mean_excess)), 1)
+    # The mean of a geometric number of minutes, and the half that each minute has.
+    ratio = max(mean_excess - 0.5, 0.05) / (mean_excess + 0.5)
+    extra = max(int(np.ceil(5 * mean_excess)), 2)
     share = ratio ** np.arange(extra)
     share = (share / share.sum()).astype(classes.dtype)
     return np.concatenate([classes[:, :-1], classes[:, -1:] * share], axis=1)

@@ -84,8 +84,7 @@ class Layout(BaseModel):
     def local_hours(self, orders: Orders) -> NDArray[np.int64]:
         """Local hours since the epoch, shape [n]."""
         if self.clock.utc_offset_hours is not None:
-            offset = round(self.clock.utc_offset_hours * 3_600_000)
-            return (orders.time_ms + offset) // 3_600_000
+            return (orders.time_ms + self._offset_ms()) // 3_600_000
         longitude = orders.origin.rows()[:, 1].astype(np.float64)
         return self.clock.local_hours(orders.time_ms, longitude)
 
@@ -106,17 +105,20 @@ class Layout(BaseModel):
             for column in range(start, start + min(ref.dim, self.stages))
         ]
         read = np.nan_to_num(means[:, :, wanted]).reshape(len(orders), -1)
-        numbers = orders.numbers
-        if numbers.shape[1] != len(self.numbers):
-            numbers = np.full((len(orders), len(self.numbers)), np.nan)
+        nothing = np.full(len(orders), np.nan)
+        numbers = [orders.numbers.get(name, nothing)[:, None] for name in self.numbers]
         parts = [self._clock(orders), _trip(orders), orders.origin.rows(), orders.place.rows()]
         return np.concatenate(
-            [*parts, self.lines(orders), read, live, numbers], axis=1, dtype=np.float32
+            [*parts, self.lines(orders), read, live, *numbers], axis=1, dtype=np.float32
         )
+
+    def _offset_ms(self) -> int:
+        """Of local time; that of the sun is whole hours."""
+        return round((self.clock.utc_offset_hours or 0) * 3_600_000)
 
     def _clock(self, orders: Orders) -> Floats:
         hours = self.local_hours(orders)
-        of_day = hours % 24 + orders.time_ms % 3_600_000 / 3_600_000
+        of_day = hours % 24 + (orders.time_ms + self._offset_ms()) % 3_600_000 / 3_600_000
         weekday = hours // 24 % 7  # from Thursday
         turn, week = 2 * np.pi * of_day / 24, 2 * np.pi * weekday / 7
         weekend, peak = np.isin(weekday, (2, 3)), np.isin(hours % 24, _PEAKS)

@@ -59,7 +59,7 @@ def _member(columns: int, classes: int, hidden: Sequence[int], dropout: float) -
 
 
 def crps(probabilities: Tensor, minutes: Tensor) -> Tensor:
-    """The ranked probability score of each row, in minutes: Σₖ (P(T < k) - 1{t ≤ k})² over the ends
+    """The ranked probability score of each row, in minutes: Σₖ (P(T < k) - 1{t < k})² over the ends
     of the minutes (Epstein, "A scoring system for probability forecasts of ranked categories",
     1969).
 
@@ -69,5 +69,5 @@ def crps(probabilities: Tensor, minutes: Tensor) -> Tensor:
     """
     below = probabilities[:, :-1].cumsum(1)
     ends = torch.arange(1, below.shape[1] + 1, dtype=minutes.dtype)
-    over = (minutes[:, None] <= ends).to(below.dtype)
+    over = (minutes[:, None] < ends).to(below.dtype)
     return ((below - over) ** 2).sum(1)

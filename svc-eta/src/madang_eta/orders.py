@@ -87,7 +87,7 @@ class Orders:
         origin, place: where they are picked up and where they go.
         distance_km: by road, NaN where it is not known, shape [n].
         ids: of "shop", "courier", "user" and "category"; what is missing is not known.
-        numbers: what a model reads beside, NaN where it is not known, shape [n, numbers].
+        numbers: what a model reads beside, by name, NaN where it is not known, shape [n] each.
     """
 
     time_ms: Ints
@@ -95,7 +95,7 @@ class Orders:
     place: Points
     distance_km: Floats
     ids: dict[str, Coded] = field(default_factory=dict)
-    numbers: Floats = field(default_factory=lambda: np.empty((0, 0)))
+    numbers: dict[str, Floats] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.time_ms)
@@ -104,7 +104,8 @@ class Orders:
         """North and east from origin to place, on a plane at the origin; shape [n] each."""
         start, end = self.origin.rows(), self.place.rows()
         north = (end[:, 0] - start[:, 0]) * 111.2
-        east = (end[:, 1] - start[:, 1]) * 111.2 * np.cos(np.radians(start[:, 0]))
+        turn = (end[:, 1] - start[:, 1] + 180) % 360 - 180  # the shorter way round
+        east = turn * 111.2 * np.cos(np.radians(start[:, 0]))
         return north, east
 
     def rows(self, part: slice) -> "Orders":
@@ -115,5 +116,5 @@ class Orders:
             Points(self.place.degrees, self.place.codes[part]),
             self.distance_km[part],
             {name: Coded(c.values, c.codes[part]) for name, c in self.ids.items()},
-            self.numbers[part],
+            {name: column[part] for name, column in self.numbers.items()},
         )

@@ -16,7 +16,7 @@ from madang_eta.answers import DEFAULT_LEVELS, Arrivals, one_answer
 from madang_eta.buffers import BUFFERS_TOKEN, TimeBuffers
 from madang_eta.dependencies import Features
 from madang_eta.distribution import Floats, means
-from madang_eta.orders import Coded, Ints, Orders
+from madang_eta.orders import Coded, Ints, Orders, Points
 from madang_eta.resolving import Resolver, Service
 from madang_eta.stage_model import EtaModel, Progress
 from madang_runtime.changelog.follower import Follower
@@ -27,6 +27,7 @@ from madang_runtime.times import given_ms, now_ms
 
 _BUFFER_CELLS = 10
 _MINUTE_MS = 60_000
+_LEAST_HIT_RATE = 0.01
 Watch = Callable[[Service, Orders, Floats], None]
 
 
@@ -84,8 +85,14 @@ class ArrivalPredictor:
             MadangError: ETA_SERVICE_NOT_FOUND, SHOP_NOT_FOUND, FIELD_INVALID, SHAPE_MISMATCH,
                 NOT_FINITE, NOT_READY, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID.
         """
+        if 0 < request.hit_rate < _LEAST_HIT_RATE:
+            raise invalid("hit_rate", f"is {request.hit_rate:g}, must be 0 or at least 0.01")
         self._follower.reach(position(request.freshness_token, BUFFERS_TOKEN))
-        name = next(iter(self._resolver.of_shops(request.service, [request.shop_id])))
+        rows, failure = self._resolver.of_shops(request.service, [request.shop_id])
+        if not rows:
+            assert failure
+            raise failure
+        name = next(iter(rows))
         service = self._resolver.service(name)
         model, now = service.model(), now_ms()
         placed = given_ms(request, "order_time", now)
@@ -127,20 +134,25 @@ class ArrivalPredictor:
             Arrivals.none(len(shop_ids), len(levels)),
             stages,
         )
-        groups = [
-            _Group(service, service.model(), rows)
-            for name, rows in self._resolver.of_shops(request.service, shop_ids).items()
-            for service in [self._resolver.service(name)]
-        ]
+        found, failure = self._resolver.of_shops(request.service, shop_ids)
+        if not found:
+            assert failure
+            raise failure
+        if failure:
+            stages.degrade("eta", failure, "nothing of shops whose service has no model")
+        services = [(self._resolver.service(name), rows) for name, rows in found.items()]
+        groups = [_Group(service, service.model(), rows) for service, rows in services]
         left = [group.rows for group in groups]
-        if not request.online and abs(batch.placed - now) <= self._list_ms:
+        kept = lists.LEVELS[0] <= levels.min() and levels.max() <= lists.LEVELS[-1]
+        if kept and not request.online and abs(batch.placed - now) <= self._list_ms:
             left = self._take_listed(batch, groups)
         for group, rows in zip(groups, left, strict=True):
             if len(rows):
                 self._compute(batch, group.service, group.model, rows)
         answer = batch.found.answer()
         versions = [group.model.version for group in groups]
-        answer.serving_info.CopyFrom(stages.serving_info(versions))
+        token = request.freshness_token
+        answer.serving_info.CopyFrom(stages.serving_info(versions, freshness_token=token))
         return answer
 
     def _take_listed(self, batch: _Batch, groups: list[_Group]) -> list[Ints]:
@@ -172,13 +184,16 @@ class ArrivalPredictor:
     def _put_listed(self, batch: _Batch, group: _Group, kept: Floats) -> Ints:
         """Fill in a group's rows, and return those that have none."""
         fresh = ~np.isnan(kept[:, 0])
-        at = group.rows[fresh]
-        if len(at):
+        if fresh.any():
             shops = group.model.shops
-            origin, ids = shops.columns(shops.rows([batch.shop_ids[i] for i in at.tolist()]))
-            cells = origin.cells(_BUFFER_CELLS)
-            buffer = self._buffers_of(group.service.name, ids["shop"], cells)
-            batch.found.put(at, lists.listed(kept[fresh], batch.levels, buffer))
+            named = [batch.shop_ids[i] for i in group.rows[fresh].tolist()]
+            origin, ids = shops.columns(shops.rows(named))
+            buffer = self._buffers_of(group.service.name, ids["shop"], origin, batch.placed)
+            # What arrives earlier than now arrives now: that takes the distribution itself.
+            later = buffer >= 0
+            fresh[fresh] = later
+            made = lists.listed(kept[fresh], batch.levels, buffer[later])
+            batch.found.put(group.rows[fresh], made)
         return group.rows[~fresh]
 
     def _compute(self, batch: _Batch, service: Service, model: EtaModel, rows: Ints) -> None:
@@ -215,16 +230,26 @@ class ArrivalPredictor:
         except MadangError as error:
             _degradable(error)
             stages.degrade("featurestore", error, "from distance and time alone")
-            return model.reader.without_store(orders), ""
+            return model.reader.without_store(orders), token
 
     def _minutes(self, name: str, orders: Orders) -> Ints:
         shops = orders.ids.get("shop") or Coded.same("", len(orders))
-        return self._buffers_of(name, shops, orders.origin.cells(_BUFFER_CELLS))
+        return self._buffers_of(name, shops, orders.origin, int(orders.time_ms[0]))
 
-    def _buffers_of(self, name: str, shops: Coded, cells: Coded) -> Ints:
-        """Minutes that buffers add to each row."""
-        rows = [shops.values[c] for c in shops.codes], [cells.values[c] for c in cells.codes]
-        return np.array(self._buffers.minutes(name, *rows, now_ms()), np.int64)
+    def _buffers_of(self, name: str, shops: Coded, origin: Points, placed: int) -> Ints:
+        """Minutes that buffers add to each row, of orders that are placed at one time."""
+        if not self._buffers.any():
+            return np.zeros(len(shops.codes), np.int64)
+        cells = origin.cells(_BUFFER_CELLS)
+        pairs = shops.with_(cells) if all(cells.values) else shops
+        minutes = np.zeros(len(shops.codes), np.int64)
+        when = max(now_ms(), placed)
+        _, firsts = np.unique(pairs.codes, return_index=True)
+        for row in firsts.tolist():
+            shop, cell = shops.values[shops.codes[row]], cells.values[cells.codes[row]]
+            same = pairs.codes == pairs.codes[row]
+            minutes[same] = self._buffers.minutes(name, shop, cell, when)
+        return minutes
 
 
 def _progress(

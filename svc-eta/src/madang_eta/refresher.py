@@ -28,6 +28,7 @@ from madang_runtime.times import now_ms
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 8192
+_RETRY_SECONDS = 5.0
 Write = Dependency[pb.WriteFeaturesRequest, pb.WriteFeaturesResponse]
 Read = Dependency[pb.LookupFeaturesRequest, pb.LookupFeaturesResponse]
 
@@ -73,29 +74,29 @@ class ListRefresher:
         self._read, self._write = read, write
         self._metrics, self._threads = metrics, threads
 
-    def refresh(self) -> int:
-        """Make all lists, and return the number of rows.
+    def refresh(self, service: Service, stop: threading.Event) -> None:
+        """Make the lists of a kind of service.
 
         Raises:
             MadangError: NOT_READY, or the feature store's; parts may have been written.
         """
-        total = 0
-        for service in self._services.values():
-            started = time.monotonic()
-            rows = self._of_service(service, service.model())
-            total += rows
-            seconds = time.monotonic() - started
-            self._metrics.rows.labels(service.name).set(rows)
-            self._metrics.seconds.labels(service.name).set(seconds)
-            self._metrics.time.labels(service.name).set_to_current_time()
-            log.info("%s: %d estimates in %.1f s", service.name, rows, seconds)
-        return total
+        started = time.monotonic()
+        rows = self._of_service(service, service.model(), stop)
+        if stop.is_set():
+            return
+        seconds = time.monotonic() - started
+        self._metrics.rows.labels(service.name).set(rows)
+        self._metrics.seconds.labels(service.name).set(seconds)
+        self._metrics.time.labels(service.name).set_to_current_time()
+        log.info("%s: %d estimates in %.1f s", service.name, rows, seconds)
 
-    def _of_service(self, service: Service, model: EtaModel) -> int:
+    def _of_service(self, service: Service, model: EtaModel, stop: threading.Event) -> int:
         orders, keys = _pairs(model, service.name, now_ms())
         parts = [slice(at, at + _AT_ONCE) for at in range(0, len(keys), _AT_ONCE)]
 
         def make(part: slice) -> None:
+            if stop.is_set():
+                return
             inputs, _ = model.reader.read(orders.rows(part), self._read)
             rows = lists.list_rows(model.arrivals(inputs), service.kind.window_minutes)
             names, dims = zip(*((f.name, f.dim) for f in lists.FEATURES), strict=True)
@@ -107,22 +108,30 @@ class ListRefresher:
                 )
             )
 
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="refresh") as pool:
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="refresh")
+        try:
             for _ in pool.map(make, parts):
                 pass
+        finally:
+            pool.shutdown(cancel_futures=True)
         return len(keys)
 
     def run(self, every: float, stop: threading.Event) -> None:
-        """Refresh until told to stop; what fails is tried again soon."""
+        """Refresh until told to stop; a kind of service that fails is tried again soon."""
+        due = dict.fromkeys(self._services, time.monotonic())
         while not stop.is_set():
-            started = time.monotonic()
+            name = min(due, key=lambda service: due[service])
+            if stop.wait(max(due[name] - time.monotonic(), 0)):
+                return
+            due[name] = time.monotonic() + every
             try:
-                self.refresh()
+                self.refresh(self._services[name], stop)
             except MadangError as error:
-                log.warning("lists stay as they are: %s", error.message)
-                stop.wait(min(every, 2.0))
-            else:
-                stop.wait(max(every - (time.monotonic() - started), 0))
+                log.warning("lists of %s stay as they are: %s", name, error.message)
+                due[name] = time.monotonic() + min(every, _RETRY_SECONDS)
+            except Exception:
+                log.exception("lists of %s stay as they are", name)
+                due[name] = time.monotonic() + min(every, _RETRY_SECONDS)
 
 
 def _pairs(model: EtaModel, service: str, time_ms: int) -> tuple[Orders, list[str]]:
@@ -133,10 +142,8 @@ def _pairs(model: EtaModel, service: str, time_ms: int) -> tuple[Orders, list[st
     centres = np.array([h3.cell_to_latlng(name) for name in names]).reshape(-1, 2)
     origin, ids = shops.columns(shops.pair_rows)
     n = len(shops.pair_rows)
-    nothing = np.full(n, np.nan)
-    orders = Orders(
-        np.full(n, time_ms), origin, Points(centres, codes), nothing, ids, np.empty((n, 0))
-    )
+    places = Points(centres, codes)
+    orders = Orders(np.full(n, time_ms), origin, places, np.full(n, np.nan), ids)
     pairs: Iterator[tuple[int, int]] = zip(shops.pair_rows.tolist(), codes.tolist(), strict=True)
     keys = [lists.list_key(service, shops.shop_ids[row], names[code]) for row, code in pairs]
     return orders, keys
@@ -159,7 +166,9 @@ def wire(host: ServiceHost, settings: RefresherSettings) -> None:
     for model in models.values():
         model.start()
     stop = threading.Event()
-    thread = threading.Thread(target=refresher.run, args=(settings.refresh_seconds, stop))
+    thread = threading.Thread(
+        target=refresher.run, args=(settings.refresh_seconds, stop), daemon=True
+    )
     host.closing.callback(thread.join, 10.0)
     host.closing.callback(stop.set)  # called first
     thread.start()

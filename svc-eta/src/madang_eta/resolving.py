@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from madang.common.v1 import tensor_pb2
 from madang.eta.v1 import eta_pb2 as pb
 from madang.feature.v1 import feature_store_pb2
 from madang_eta.kinds import Kind, not_found
@@ -48,30 +49,35 @@ class Resolver:
             raise not_found(name, self._services)
         return self._services[name]
 
-    def of_shops(self, name: str, shop_ids: list[str]) -> dict[str, Ints]:
+    def of_shops(
+        self, name: str, shop_ids: list[str]
+    ) -> tuple[dict[str, Ints], MadangError | None]:
         """Rows of a request by service: the one that is named, or each shop's own.
 
+        Returns:
+            the rows; and why there are none of the first service, which shops that none knows
+            belong to, when it has no model.
+
         Raises:
-            MadangError: ETA_SERVICE_NOT_FOUND; NOT_READY when no model is.
+            MadangError: ETA_SERVICE_NOT_FOUND.
         """
         if name:
-            return {self.service(name).name: np.arange(len(shop_ids))}
+            return {self.service(name).name: np.arange(len(shop_ids))}, None
         left, found = np.ones(len(shop_ids), bool), {}
+        first = next(iter(self._services))
         failure: MadangError | None = None
         for service in self._services.values():
             try:
                 known = service.model().shops.rows(shop_ids) >= 0
             except MadangError as error:
-                failure = failure or error
+                failure = error if service.name == first else failure
                 continue
             found[service.name] = np.flatnonzero(left & known)
             left &= ~known
-        if not found:
-            assert failure
-            raise failure
-        first = next(iter(found))
-        found[first] = np.union1d(found[first], np.flatnonzero(left))
-        return {service: rows for service, rows in found.items() if len(rows)}
+        if first in found:
+            found[first] = np.union1d(found[first], np.flatnonzero(left))
+        rows = {service: rows for service, rows in found.items() if len(rows)}
+        return rows, failure if left.any() else None
 
     def batch(
         self,
@@ -110,8 +116,7 @@ class Resolver:
             }
         n = len(known)
         there = Points(place[None, :], np.zeros(n, np.int64))
-        orders = Orders(np.full(n, time_ms), origin, there, np.full(n, np.nan), ids, _no_numbers(n))
-        return orders, known
+        return Orders(np.full(n, time_ms), origin, there, np.full(n, np.nan), ids), known
 
     def order(
         self, model: EtaModel, request: pb.PredictRequest, time_ms: int, look_up: LookUp
@@ -170,22 +175,19 @@ def _values(coded: Coded) -> list[str]:
     return [coded.values[c] for c in coded.codes.tolist()]
 
 
-def _no_numbers(n: int) -> Floats:
-    return np.empty((n, 0))
-
-
-def _numbers(model: EtaModel, request: pb.PredictRequest) -> Floats:
-    """What the request says of the model's numbers, shape [1, numbers]."""
-    names = list(model.layout.numbers)
-    found = np.full((1, len(names)), np.nan)
+def _numbers(model: EtaModel, request: pb.PredictRequest) -> dict[str, Floats]:
+    """What the request says of the model's numbers, shape [1] each."""
     if not request.HasField("numbers"):
-        return found
-    values, dims, _ = block_columns(request.numbers, 1, "numbers")
+        return {}
+    values, dims, statuses = block_columns(request.numbers, 1, "numbers")
     if values.dtype.kind != "f" or set(dims) != {1}:
         raise invalid("numbers", "must be FLOAT32, one of each")
-    for name, value in zip(request.numbers.features, values[0].tolist(), strict=True):
-        if name not in names:
-            known = ", ".join(names) or "none"
-            raise invalid("numbers.features", f"{name!r} is not read; the model reads {known}")
-        found[0, names.index(name)] = value
-    return found
+    names = request.numbers.features
+    if len(set(names)) < len(names):
+        raise invalid("numbers.features", "names one twice")
+    if unread := sorted(set(names) - set(model.layout.numbers)):
+        known = ", ".join(model.layout.numbers) or "none"
+        raise invalid("numbers.features", f"{unread[0]!r} is not read; the model reads {known}")
+    present = statuses == tensor_pb2.FEATURE_STATUS_PRESENT
+    row = np.where(present, values, np.nan)[0]
+    return {name: row[i : i + 1] for i, name in enumerate(names)}

@@ -1,5 +1,6 @@
 """Compares a model that shall serve with the one that does, on the requests of now."""
 
+import contextlib
 import logging
 import queue
 import random
@@ -18,7 +19,8 @@ from madang_eta.stage_model import EtaModel
 from madang_runtime.errors import MadangError
 
 log = logging.getLogger(__name__)
-_WAITING = 64
+_WAITING, _ROWS = 64, 32  # jobs, and orders of one
+_LONGEST_JOB = 2.0
 _MINUTES = (-30, -15, -10, -5, -2, -1, 0, 1, 2, 5, 10, 15, 30)
 _APART = (0.25, 0.5, 1, 2, 3, 5, 10, 20)
 
@@ -76,6 +78,7 @@ class ShadowComparer:
         self._shadow, self._look_up = shadow, look_up
         self._metrics, self._share = metrics, share
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_WAITING)
+        self._closing = False
         self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
 
     def start(self) -> None:
@@ -83,22 +86,25 @@ class ShadowComparer:
         self._thread.start()
 
     def close(self) -> None:
-        """Compare what waits, and end."""
+        """End, and leave what waits."""
         if self._thread.is_alive():
-            self._jobs.put(None)
-            self._thread.join()
+            self._closing = True
+            with contextlib.suppress(queue.Full):
+                self._jobs.put_nowait(None)  # else it sees so after the job that it works at
+            self._thread.join(_LONGEST_JOB)
 
     def watch(self, service: Service, orders: Orders, served: Floats) -> None:
         """Note what was served."""
         if self._shadow(service.name) is None or random.random() >= self._share:
             return
+        some = slice(0, _ROWS)
         try:
-            self._jobs.put_nowait(_Job(service.name, orders, served))
+            self._jobs.put_nowait(_Job(service.name, orders.rows(some), served[some]))
         except queue.Full:
             self._metrics.skipped.labels(service.name).inc()
 
     def _run(self) -> None:
-        while job := self._jobs.get():
+        while (job := self._jobs.get()) and not self._closing:
             try:
                 self._compare(job)
             except MadangError:

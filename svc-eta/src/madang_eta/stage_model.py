@@ -90,6 +90,7 @@ class EtaModel:
 
     def left(self, stages: list[Floats], progress: Progress) -> Floats:
         """What remains of one order, shape [1, minutes]; all of it in minute 0 when it is over."""
+        stages = [pmf.astype(np.float64) for pmf in stages]  # what is left may be little
         done = len(progress.took)
         if done == len(self.stages):
             return np.ones((1, 1), np.float32)

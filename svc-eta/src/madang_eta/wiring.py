@@ -1,6 +1,6 @@
 """Builds the service's objects."""
 
-from madang.eta.v1 import eta_pb2, eta_pb2_grpc
+from madang.eta.v1 import eta_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang_eta.buffers import BUFFERS, BufferDesk, TimeBuffers
 from madang_eta.kinds import load_kinds
@@ -11,7 +11,6 @@ from madang_eta.serving import hot_models, or_none, services_of
 from madang_eta.settings import EtaSettings
 from madang_eta.shadow import ShadowComparer, ShadowMetrics
 from madang_runtime.changelog.follower import Follower
-from madang_runtime.changelog.table import LogTable
 from madang_runtime.clients import Remote, open_channel
 from madang_runtime.server import ServiceHost
 
@@ -34,20 +33,20 @@ def wire(host: ServiceHost, settings: EtaSettings) -> None:
         or_none(shadows), look_up, ShadowMetrics(host.metrics.registry), settings.shadow_share
     )
     host.closing.callback(comparer.close)
-    table = LogTable(eta_pb2.TimeBuffer.FromString)
-    follower = Follower(settings.open_table(BUFFERS), BUFFERS, table.apply, host.metrics)
+    buffers = TimeBuffers()
+    follower = Follower(settings.open_table(BUFFERS), BUFFERS, buffers.apply, host.metrics)
     host.closing.callback(follower.close)
     log = settings.open_table(BUFFERS)
     host.closing.callback(log.close)
     predictor = ArrivalPredictor(
         Resolver(services_of(kinds, models)),
         look_up,
-        TimeBuffers(table),
+        buffers,
         follower,
         settings.list_seconds,
         comparer.watch,
     )
-    servicer = EtaServicer(predictor, BufferDesk(log, table, follower, kinds), host.stages)
+    servicer = EtaServicer(predictor, BufferDesk(log, buffers, follower, kinds), host.stages)
     host.register(eta_pb2_grpc.add_EtaServiceServicer_to_server, servicer)
     follower.start()
     comparer.start()

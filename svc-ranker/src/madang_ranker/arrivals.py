@@ -8,8 +8,11 @@ from madang.common.v1.place_pb2 import Place
 from madang.eta.v1 import eta_pb2
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang_ranker.dependencies import Eta
-from madang_runtime.errors import DEGRADABLE, MadangError
+from madang_runtime.errors import DEGRADABLE, Code, MadangError
 from madang_runtime.stages import Stages
+
+# A page is whole without arrivals, so svc-eta without a model costs it nothing else.
+_DEGRADABLE = DEGRADABLE | {Code.FAILED_PRECONDITION}
 
 
 def add_arrivals(
@@ -25,7 +28,7 @@ def add_arrivals(
     try:
         answer = stages.call(eta, request)
     except MadangError as error:
-        if error.code not in DEGRADABLE:
+        if error.code not in _DEGRADABLE:
             raise
         stages.degrade("eta", error, "no arrivals")
         return

@@ -99,7 +99,8 @@ class LocalMesh:
         self._sampling_ratio = sampling_ratio
         self._note = note
         registry = ModelRegistry(f"file://{self._home}/models")
-        arrives = any(name.startswith(f"{ETA}-") for name in registry.names())
+        models = [name for name in registry.names() if name.startswith(f"{ETA}-")]
+        arrives = any(registry.has_alias(name) for name in models)
         self._services = [s for s in SERVICES if s != ETA or arrives]
         self._background = [CONSUMER, REFRESHER] if arrives else [CONSUMER]
         running = (*self._services, *self._background)

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from madang_candidate.cells import delivery_cells
+from madang_eta.kinds import load_kinds
 from madang_eta.layout import AREA_RESOLUTION, AREA_VIEW, SHOP_VIEW
 from madang_eta.lists import CELL_RESOLUTION
 from madang_eta.patterns import VIEW
@@ -50,7 +51,7 @@ def train_arrivals(
     orders, rejected = check("orders", tables.frames["orders"], load_rules("orders"))
     tables.quality.append(rejected)
     versions, patterns = {}, []
-    for service, shops in shops_of(tables).items():
+    for service, shops in shops_of(tables, orders).items():
         frame = orders.filter(pl.col("service") == service)
         made = train_service(
             frame,
@@ -65,10 +66,13 @@ def train_arrivals(
     return Arrivals(versions, {VIEW: pl.concat(patterns), **live_rows(orders)})
 
 
-def shops_of(tables: Tables) -> dict[str, Shops]:
-    """Shops and their ads by kind of service: that of a shop's last order."""
-    last = tables.frames["orders"].sort("time").group_by("shop_id").agg(pl.col("service").last())
-    kinds = sorted(last["service"].unique().to_list(), reverse=True)
+def shops_of(tables: Tables, orders: pl.DataFrame) -> dict[str, Shops]:
+    """Shops and their ads by kind of service: that of a shop's last order, else the first that is
+    configured and has orders."""
+    last = orders.sort("time").group_by("shop_id").agg(pl.col("service").last())
+    found = last["service"].unique().to_list()
+    configured = [kind for kind in load_kinds(None) if kind in found]
+    kinds = configured + sorted(set(found) - set(configured))
     items = (
         tables.frames["items"]
         .with_columns(shop=pl.when(pl.col("shop_id") == "").then("item_id").otherwise("shop_id"))
@@ -99,7 +103,7 @@ def live_rows(orders: pl.DataFrame) -> Mapping[str, pl.DataFrame]:
     """The live state of each area and shop as of its last order."""
     last = orders.sort("time")
     cells = [
-        f"{h3.str_to_int(h3.latlng_to_cell(*place, AREA_RESOLUTION)):x}"
+        h3.latlng_to_cell(*place, AREA_RESOLUTION)
         for place in last.select("origin_latitude", "origin_longitude").iter_rows()
     ]
     entities = {AREA_VIEW: pl.Series(cells, dtype=pl.String), SHOP_VIEW: last["shop_id"]}

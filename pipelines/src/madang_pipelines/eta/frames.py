@@ -35,7 +35,7 @@ def orders_of(frame: pl.DataFrame, numbers: Sequence[str] = ()) -> Orders:
             for name, column in _IDS.items()
             if column in frame.columns
         },
-        numbers=_matrix(frame, numbers),
+        numbers={name: frame[name].cast(pl.Float64).to_numpy() for name in numbers},
     )
 
 

@@ -88,38 +88,52 @@ class PatternMeans:
 
     def _columns(self, key: Coded, day: int | None) -> Floats:
         """Means by key as of a day; with None by order, as of its own group: shape [*, columns]."""
+        sums = _Sums(key, self._past, day)
         found = []
         for horizon in self._layout.horizons:
             prior = _PRIOR[horizon]
-            count = self._sums(key, self._weights, horizon, day)
+            count = sums.of(self._weights, horizon)
             for name in ("residual", "ratio", "spread") if horizon == "all" else ("residual",):
-                sums = self._sums(key, self._values[name] * self._weights, horizon, day)
-                means = np.zeros((len(sums), MAX_STAGES))
-                means[:, : sums.shape[1]] = sums / (count + prior)
+                total = sums.of(self._values[name] * self._weights, horizon)
+                means = np.zeros((len(total), MAX_STAGES))
+                means[:, : total.shape[1]] = total / (count + prior)
                 found.append(means)
             found.append(np.log1p(count.max(1, keepdims=True)))
         return np.concatenate(found, axis=1)
 
-    def _sums(self, key: Coded, values: Floats, horizon: str, day: int | None) -> Floats:
-        """Sums of each stage by key, of the groups that may be known."""
-        past, groups, m = self._past, self._last + 1, len(key.values)
-        at = key.codes * groups + past.groups
-        found = []
-        for column in values.T:
-            sums: Floats = np.bincount(at, column, m * groups).reshape(m, groups).astype(float)
-            found.append(self._known(sums, key, horizon, day))
-        return np.stack(found, axis=1)
 
-    def _known(self, sums: Floats, key: Coded, horizon: str, day: int | None) -> Floats:
-        own = self._past.groups
-        rows = key.codes if day is None else np.arange(len(sums))
-        if not self._past.causal:
-            whole: Floats = sums.sum(1)[rows]
-            own_group: Floats = sums[rows, own]
-            return whole if day is not None else whole - own_group
-        ended = np.zeros((sums.shape[0], sums.shape[1] + 1))
-        np.cumsum(sums, axis=1, out=ended[:, 1:])
-        until = own if day is None else np.full(len(sums), day)
-        since = np.maximum(until - _DAYS[horizon], 0) if horizon in _DAYS else np.zeros_like(until)
-        found: Floats = ended[rows, until] - ended[rows, since]
-        return found
+class _Sums:
+    """Sums over the past of keys, from running sums over orders sorted by key and group.
+
+    Args:
+        key: of each order.
+        past: their groups.
+        day: by key, as of its beginning; None: by order, of what it may know.
+    """
+
+    def __init__(self, key: Coded, past: Past, day: int | None) -> None:
+        self._span = int(past.groups.max(initial=0)) + 2
+        at = key.codes * self._span + past.groups
+        self._order = np.argsort(at, kind="stable")
+        self._sorted = at[self._order]
+        by_order = day is None
+        self._rows = key.codes if by_order else np.arange(len(key.values))
+        self._groups = past.groups if by_order else np.full(len(self._rows), day)
+        self._causal, self._by_order = past.causal, by_order
+
+    def of(self, values: Floats, horizon: str) -> Floats:
+        """Sums of columns, shape [orders or keys, columns]."""
+        running = np.zeros((len(values) + 1, values.shape[1]))
+        np.cumsum(values[self._order], axis=0, out=running[1:])
+
+        def before(groups: Ints) -> Floats:
+            found: Floats = running[np.searchsorted(self._sorted, self._rows * self._span + groups)]
+            return found
+
+        first, end = np.zeros_like(self._groups), np.full_like(self._groups, self._span - 1)
+        own = self._groups
+        if self._causal:
+            since = np.maximum(own - _DAYS[horizon], 0) if horizon in _DAYS else first
+            return before(np.minimum(own, end)) - before(np.minimum(since, end))
+        whole = before(end) - before(first)
+        return whole - (before(own + 1) - before(own)) if self._by_order else whole

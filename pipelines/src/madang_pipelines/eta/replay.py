@@ -16,7 +16,7 @@ def replay(
     Args:
         orders: the table `orders`; the days before are what patterns are made of.
         models: by the name to show, all of one kind of service.
-        day: from the first of the table, 0; from the last, -1.
+        day: from that of the service's first order, 0; or from that of its last, -1.
 
     Returns:
         how many orders, and the scores.

@@ -1,4 +1,4 @@
-"""Keeps a long history affordable: of older periods fewer orders, which then count more."""
+"""Keeps a long history affordable: of older days fewer orders, which then count more."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def undersample(
 
     Args:
         order_ids: n ids; the same order is always kept or never.
-        ages: periods since each was placed, such as weeks, shape [n].
+        ages: days, or other periods, since each was placed, shape [n].
         shares: from an age on, the share to keep, in (0, 1]; 1 where nothing is said.
 
     Returns:

@@ -74,9 +74,10 @@ class HotModel(Generic[Model]):
             MadangError: why there is none yet, such as MODEL_NOT_FOUND, MODEL_CORRUPT or
                 FEATURE_FINGERPRINT_MISMATCH.
         """
-        if self._model is None:
+        model = self._model
+        if model is None:
             raise self._refusal[1]
-        return self._model
+        return model
 
     def refresh(self) -> None:
         """Look at the alias once, and load what it points at if that is new."""
@@ -87,7 +88,8 @@ class HotModel(Generic[Model]):
                 return
             model = self._load(self._registry.load(self._name, version))
         except MadangError as error:
-            if not version and not self._required:
+            gone = error.reason == reason.ERROR_REASON_MODEL_NOT_FOUND
+            if gone and not version and not self._required:
                 self._drop()
             else:
                 self._refused(version, error)

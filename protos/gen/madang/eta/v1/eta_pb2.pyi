@@ -82,7 +82,7 @@ class PredictRequest(_message.Message):
     distance_km: _builtins.float
     """distance_km by road from origin to place; 0: not known, the model takes it from the places."""
     hit_rate: _builtins.float
-    """hit_rate is how often the order should arrive within `sure_window`; default 0.8."""
+    """hit_rate is how often the order should arrive within `sure_window`; default 0.8, at least 0.01."""
     freshness_token: _builtins.str
     """freshness_token asks for features and time buffers of at least this state."""
     @_builtins.property
@@ -344,7 +344,9 @@ class PredictBatchRequest(_message.Message):
 
     @_builtins.property
     def quantiles(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """quantiles are the wanted levels; empty means 0.1, 0.5 and 0.9."""
+        """quantiles are the wanted levels; empty means 0.1, 0.5 and 0.9. Refreshed estimates have those
+        from 0.01 to 0.99: for others all rows are computed.
+        """
 
     def __init__(
         self,
@@ -433,7 +435,7 @@ class BufferScope(_message.Message):
     area: _builtins.int
     """area is an H3 cell of resolution 3 to 10 in which orders are picked up; 0: everywhere."""
     shop_id: _builtins.str
-    """shop_id is one shop; empty: all. Not together with an area."""
+    """shop_id is one shop, whose ads it is for too; empty: all. Not together with an area."""
     def __init__(
         self,
         *,
@@ -476,7 +478,9 @@ class TimeBuffer(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """expire_time is when it ends; required unless it is removed, within 30 days."""
+        """expire_time is when it ends: orders placed from then on have it no more. Required unless it is
+        removed, within 30 days.
+        """
 
     @_builtins.property
     def set_time(self) -> _timestamp_pb2.Timestamp:

@@ -66,7 +66,9 @@ class EtaServiceServicer:
     def Predict(self, request, context):
         """Predict gives the distribution of one order's arrival: before it is placed, or what remains of
         it while it is under way. Errors: ETA_SERVICE_NOT_FOUND, SHOP_NOT_FOUND, FIELD_INVALID,
-        SHAPE_MISMATCH, NOT_FINITE, FEATURE_NOT_FOUND, NOT_READY, STORE_UNAVAILABLE.
+        SHAPE_MISMATCH, NOT_FINITE, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, NOT_READY (or why there is no
+        model: MODEL_NOT_FOUND, MODEL_CORRUPT, FEATURE_FINGERPRINT_MISMATCH). Without the feature store
+        it answers from distance and time alone, and names that in ServingInfo.degraded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,7 +78,7 @@ class EtaServiceServicer:
         """PredictBatch gives arrivals from many shops to one place, such as a page of a list. It reads
         estimates that a batch has refreshed, and computes those that there are none of; a row that can
         be had in neither way has EtaSource NONE. Errors: ETA_SERVICE_NOT_FOUND, FIELD_INVALID,
-        NOT_READY, STORE_UNAVAILABLE.
+        NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, and those of a missing model as Predict has them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +86,7 @@ class EtaServiceServicer:
 
     def GetTimeBuffer(self, request, context):
         """GetTimeBuffer returns the time buffer of a scope, and who changed it when. Errors:
-        FIELD_INVALID, NOT_FRESH_YET.
+        FIELD_INVALID, ETA_SERVICE_NOT_FOUND, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,7 +95,8 @@ class EtaServiceServicer:
     def SetTimeBuffer(self, request, context):
         """SetTimeBuffer adds minutes to all arrivals of a scope, such as an area in a snow storm, until it
         expires. It counts at once on the replica that answers, within a second on every other, and with
-        the returned freshness token at once everywhere. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+        the returned freshness token at once everywhere. Errors: FIELD_INVALID, ETA_SERVICE_NOT_FOUND,
+        STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

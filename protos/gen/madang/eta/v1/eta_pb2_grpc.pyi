@@ -38,22 +38,25 @@ class EtaServiceStub:
     Predict: _grpc.UnaryUnaryMultiCallable[_eta_pb2.PredictRequest, _eta_pb2.PredictResponse]
     """Predict gives the distribution of one order's arrival: before it is placed, or what remains of
     it while it is under way. Errors: ETA_SERVICE_NOT_FOUND, SHOP_NOT_FOUND, FIELD_INVALID,
-    SHAPE_MISMATCH, NOT_FINITE, FEATURE_NOT_FOUND, NOT_READY, STORE_UNAVAILABLE.
+    SHAPE_MISMATCH, NOT_FINITE, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, NOT_READY (or why there is no
+    model: MODEL_NOT_FOUND, MODEL_CORRUPT, FEATURE_FINGERPRINT_MISMATCH). Without the feature store
+    it answers from distance and time alone, and names that in ServingInfo.degraded.
     """
     PredictBatch: _grpc.UnaryUnaryMultiCallable[_eta_pb2.PredictBatchRequest, _eta_pb2.PredictBatchResponse]
     """PredictBatch gives arrivals from many shops to one place, such as a page of a list. It reads
     estimates that a batch has refreshed, and computes those that there are none of; a row that can
     be had in neither way has EtaSource NONE. Errors: ETA_SERVICE_NOT_FOUND, FIELD_INVALID,
-    NOT_READY, STORE_UNAVAILABLE.
+    NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, and those of a missing model as Predict has them.
     """
     GetTimeBuffer: _grpc.UnaryUnaryMultiCallable[_eta_pb2.GetTimeBufferRequest, _eta_pb2.GetTimeBufferResponse]
     """GetTimeBuffer returns the time buffer of a scope, and who changed it when. Errors:
-    FIELD_INVALID, NOT_FRESH_YET.
+    FIELD_INVALID, ETA_SERVICE_NOT_FOUND, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID.
     """
     SetTimeBuffer: _grpc.UnaryUnaryMultiCallable[_eta_pb2.SetTimeBufferRequest, _eta_pb2.SetTimeBufferResponse]
     """SetTimeBuffer adds minutes to all arrivals of a scope, such as an area in a snow storm, until it
     expires. It counts at once on the replica that answers, within a second on every other, and with
-    the returned freshness token at once everywhere. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+    the returned freshness token at once everywhere. Errors: FIELD_INVALID, ETA_SERVICE_NOT_FOUND,
+    STORE_UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -66,22 +69,25 @@ class EtaServiceAsyncStub(EtaServiceStub):
     Predict: _aio.UnaryUnaryMultiCallable[_eta_pb2.PredictRequest, _eta_pb2.PredictResponse]  # type: ignore[assignment]
     """Predict gives the distribution of one order's arrival: before it is placed, or what remains of
     it while it is under way. Errors: ETA_SERVICE_NOT_FOUND, SHOP_NOT_FOUND, FIELD_INVALID,
-    SHAPE_MISMATCH, NOT_FINITE, FEATURE_NOT_FOUND, NOT_READY, STORE_UNAVAILABLE.
+    SHAPE_MISMATCH, NOT_FINITE, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, NOT_READY (or why there is no
+    model: MODEL_NOT_FOUND, MODEL_CORRUPT, FEATURE_FINGERPRINT_MISMATCH). Without the feature store
+    it answers from distance and time alone, and names that in ServingInfo.degraded.
     """
     PredictBatch: _aio.UnaryUnaryMultiCallable[_eta_pb2.PredictBatchRequest, _eta_pb2.PredictBatchResponse]  # type: ignore[assignment]
     """PredictBatch gives arrivals from many shops to one place, such as a page of a list. It reads
     estimates that a batch has refreshed, and computes those that there are none of; a row that can
     be had in neither way has EtaSource NONE. Errors: ETA_SERVICE_NOT_FOUND, FIELD_INVALID,
-    NOT_READY, STORE_UNAVAILABLE.
+    NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, and those of a missing model as Predict has them.
     """
     GetTimeBuffer: _aio.UnaryUnaryMultiCallable[_eta_pb2.GetTimeBufferRequest, _eta_pb2.GetTimeBufferResponse]  # type: ignore[assignment]
     """GetTimeBuffer returns the time buffer of a scope, and who changed it when. Errors:
-    FIELD_INVALID, NOT_FRESH_YET.
+    FIELD_INVALID, ETA_SERVICE_NOT_FOUND, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID.
     """
     SetTimeBuffer: _aio.UnaryUnaryMultiCallable[_eta_pb2.SetTimeBufferRequest, _eta_pb2.SetTimeBufferResponse]  # type: ignore[assignment]
     """SetTimeBuffer adds minutes to all arrivals of a scope, such as an area in a snow storm, until it
     expires. It counts at once on the replica that answers, within a second on every other, and with
-    the returned freshness token at once everywhere. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+    the returned freshness token at once everywhere. Errors: FIELD_INVALID, ETA_SERVICE_NOT_FOUND,
+    STORE_UNAVAILABLE.
     """
 
 class EtaServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -97,7 +103,9 @@ class EtaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_eta_pb2.PredictResponse, _abc.Awaitable[_eta_pb2.PredictResponse]]:
         """Predict gives the distribution of one order's arrival: before it is placed, or what remains of
         it while it is under way. Errors: ETA_SERVICE_NOT_FOUND, SHOP_NOT_FOUND, FIELD_INVALID,
-        SHAPE_MISMATCH, NOT_FINITE, FEATURE_NOT_FOUND, NOT_READY, STORE_UNAVAILABLE.
+        SHAPE_MISMATCH, NOT_FINITE, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, NOT_READY (or why there is no
+        model: MODEL_NOT_FOUND, MODEL_CORRUPT, FEATURE_FINGERPRINT_MISMATCH). Without the feature store
+        it answers from distance and time alone, and names that in ServingInfo.degraded.
         """
 
     @_abc_1.abstractmethod
@@ -109,7 +117,7 @@ class EtaServiceServicer(metaclass=_abc_1.ABCMeta):
         """PredictBatch gives arrivals from many shops to one place, such as a page of a list. It reads
         estimates that a batch has refreshed, and computes those that there are none of; a row that can
         be had in neither way has EtaSource NONE. Errors: ETA_SERVICE_NOT_FOUND, FIELD_INVALID,
-        NOT_READY, STORE_UNAVAILABLE.
+        NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, and those of a missing model as Predict has them.
         """
 
     @_abc_1.abstractmethod
@@ -119,7 +127,7 @@ class EtaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_eta_pb2.GetTimeBufferResponse, _abc.Awaitable[_eta_pb2.GetTimeBufferResponse]]:
         """GetTimeBuffer returns the time buffer of a scope, and who changed it when. Errors:
-        FIELD_INVALID, NOT_FRESH_YET.
+        FIELD_INVALID, ETA_SERVICE_NOT_FOUND, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID.
         """
 
     @_abc_1.abstractmethod
@@ -130,7 +138,8 @@ class EtaServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_eta_pb2.SetTimeBufferResponse, _abc.Awaitable[_eta_pb2.SetTimeBufferResponse]]:
         """SetTimeBuffer adds minutes to all arrivals of a scope, such as an area in a snow storm, until it
         expires. It counts at once on the replica that answers, within a second on every other, and with
-        the returned freshness token at once everywhere. Errors: FIELD_INVALID, STORE_UNAVAILABLE.
+        the returned freshness token at once everywhere. Errors: FIELD_INVALID, ETA_SERVICE_NOT_FOUND,
+        STORE_UNAVAILABLE.
         """
 
 def add_EtaServiceServicer_to_server(servicer: EtaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""Targeting: from campaigns to the models of svc-targeting."""

@@ -1,0 +1,1 @@
+"""svc-targeting: whom to tell."""
