@@ -18,7 +18,7 @@ INSTALL = helm upgrade --install madang helm/madang -f helm/madang/values-laptop
   --set image.registry=$(REGISTRY:%/=%) --set-string image.tag=$(TAG) --wait --timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads bench-eta quality-eta quality-targeting images sbom kind-up minikube-up clean lock
+.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads bench-eta bench-targeting quality-eta quality-targeting images sbom kind-up minikube-up clean lock
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -85,6 +85,8 @@ bench-regret: $(VENV)/.dev ## Measure what late feedback costs bandits.
 
 bench-eta: $(VENV)/.dev ## Measure arrivals: one order, a page, the refresh of all lists.
 	@$(BIN)/python bench/eta.py
+bench-targeting: $(VENV)/.dev ## Measure segments of ten million users: scored, combined, listed.
+	@$(BIN)/python bench/targeting.py
 
 DATA_OF = $(or $(DATA),$(error give DATA=folder of the public data sets))
 quality-eta: $(VENV)/.dev ## How good arrivals are, on DATA=folder and in the city: docs/results/eta.md.

@@ -1,11 +1,14 @@
 """Calibration, look-alikes, uplift, cuts and curves, where the answer is known."""
 
 import numpy as np
+import polars as pl
 import pytest
 
 from madang_targeting.calibration import Calibration, rate_interval
 from madang_targeting.curve import Histogram, best_cut, bins_of, reach_curve
 from madang_targeting.lookalike import train_response
+from madang_targeting.members import Members, hold_out
+from madang_targeting.scoring import StoppedError, score_audience, take
 from madang_targeting.trees import TreeTraining
 from madang_targeting.uplift import qini, qini_curve, train_uplift
 
@@ -138,3 +141,75 @@ def test_the_curve_falls_with_reach():
     sizes, rates = reach_curve(np.array([0.1, 0.4, 0.2, 0.3]), 4)
     assert sizes.tolist() == [1, 2, 3, 4]
     assert rates.tolist() == pytest.approx([0.4, 0.35, 0.3, 0.25])
+
+
+def rows_of(members):
+    return [row for part in members.parts(3) for row in part.tolist()]
+
+
+def test_members_survive_packing_and_combine():
+    a, b, c = (Members.of_rows(np.array(rows)) for rows in ([5, 1, 9, 70_000], [9, 2, 5], [5, 8]))
+    assert rows_of(Members.unpack(a.pack())) == [1, 5, 9, 70_000]
+    assert rows_of(Members.any_of([a, b, c])) == [1, 2, 5, 8, 9, 70_000]
+    assert rows_of(Members.all_of([a, b, c])) == [5]
+    assert rows_of(a.without([b, c])) == [1, 70_000]
+    assert rows_of(a.first(2)) == [1, 5]
+    assert (5 in a, 6 in a, len(a)) == (True, False, 4)
+    assert not len(Members.any_of([])) + len(Members.all_of([]))
+    with pytest.raises(ValueError, match="no roaring bitmap"):
+        Members.unpack(b"half of one")
+
+
+def test_who_is_held_out_stays_so_and_is_drawn_by_chance():
+    whole = Members.of_rows(np.arange(200_000))
+    told, held = hold_out(whole, 0.1, "c1")
+    assert len(told) + len(held) == 200_000
+    assert len(held) / 200_000 == pytest.approx(0.1, abs=0.005)
+    small_told, small_held = hold_out(whole.first(1000), 0.1, "c1")
+    assert set(rows_of(small_held)) == {r for r in rows_of(held) if r < 1000}
+    _, other = hold_out(whole, 0.1, "c2")
+    both = Members.all_of([held, other])
+    assert len(both) / 200_000 == pytest.approx(0.01, abs=0.002), "campaigns draw for themselves"
+    assert len(hold_out(whole, 0.0, "")[1]) == 0
+    assert len(small_told) + len(small_held) == 1000
+
+
+@pytest.fixture
+def audience(tmp_path):
+    """A Parquet file of users of whom two columns matter, in several row groups."""
+    rng = np.random.default_rng(0)
+    frame = pl.DataFrame({"a": rng.random(50_000), "b": rng.random(50_000), "c": [None] * 50_000})
+    frame = frame.with_columns(pl.col("c").cast(pl.Float64))
+    path = tmp_path / "users.parquet"
+    frame.write_parquet(path, row_group_size=7000)
+    return str(path), frame
+
+
+def test_an_audience_is_scored_in_parts_and_the_best_are_taken(audience):
+    path, frame = audience
+    models = (lambda x: 0.3 * x[:, 0] ** 9, lambda x: 0.3 * x[:, 1] ** 9)
+    seen = []
+    scored = score_audience(path, ["a", "b", "c"], models, seen.append)
+    assert seen[-1] == 1
+    assert len(scored) == scored.histogram.counts.sum() == 50_000
+    members, cut = take(scored, 5000)
+    assert len(members) == cut.size
+    assert 5000 <= cut.size < 5400
+    a, b = (frame[name].to_numpy() for name in "ab")
+    expected = 0.15 * (a**9 + b**9)
+    rows = np.array(rows_of(members))
+    assert expected[rows].sum() == pytest.approx(cut.response, rel=1e-6)
+    best = np.sort(expected)[::-1][: len(rows)].mean()
+    assert expected[rows].mean() > 0.85 * best
+    for alone in (a, b):  # one score alone, cut to as many users
+        only = np.argsort(-alone)[: len(rows)]
+        assert expected[rows].mean() > expected[only].mean()
+
+
+def test_scoring_can_be_called_off_and_needs_its_columns(audience):
+    path, _ = audience
+    zero = (lambda x: np.zeros(len(x)),) * 2
+    with pytest.raises(StoppedError):
+        score_audience(path, ["a"], zero, stopped=lambda: True)
+    with pytest.raises(KeyError, match="no column 'z'"):
+        score_audience(path, ["a", "z"], zero)
