@@ -201,7 +201,7 @@ def main() -> None:
     plot(panels, RESULTS / "eta-pit.svg")
     text = f"""# Arrivals
 
-Made by `make quality-eta DATA=…` in {(time.monotonic() - started) / 60:.0f} minutes on two cores.
+Made by `make quality-eta DATA=…` in {(time.monotonic() - started) / 60:.0f} min on two cores.
 CRPS is the area between a distribution and what came true; MAE is of the median, RMSE of the mean.
 All models read the same columns.
 

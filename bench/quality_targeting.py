@@ -149,7 +149,7 @@ def main() -> None:
     plot(fits[0], curves, RESULTS / "targeting.svg")
     text = f"""# Targeting
 
-Made by `make quality-targeting DATA=…` in {(time.monotonic() - started) / 60:.0f} minutes on two
+Made by `make quality-targeting DATA=…` in {(time.monotonic() - started) / 60:.0f} min on two
 cores. Seeds {", ".join(map(str, _SEEDS))}; means, and ranges in brackets.
 
 ## A bank's calls

@@ -1,4 +1,4 @@
-"""`make bench-targeting`: ten million users scored out of core, and sets of them combined and listed."""
+"""`make bench-targeting`: ten million users scored out of core, and sets of them combined."""
 
 import resource
 import tempfile

@@ -1,0 +1,1 @@
+"""Where svc-targeting keeps what it knows."""
