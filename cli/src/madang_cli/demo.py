@@ -61,8 +61,8 @@ def run_demo(source: DataSource, home: Path, console: Console) -> None:
         print_arrivals(arrivals, "Held-out period, by when orders arrived", console)
         dispatch = fitted.correlations[0, 1]
         console.print(
-            f"A slow dispatch goes with a slow kitchen (correlation {dispatch:.2f}): convolved as "
-            "if they\nwere independent, windows are too sure."
+            f"Where dispatch is slow the kitchen is too (correlation {dispatch:.2f}): convolved as "
+            "if\nthey were independent, intervals are too sure."
         )
 
     console.rule("[bold]2 · the mesh")
