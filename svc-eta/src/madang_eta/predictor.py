@@ -17,6 +17,7 @@ from madang_eta.buffers import BUFFERS_TOKEN, TimeBuffers
 from madang_eta.dependencies import Features
 from madang_eta.distribution import Floats, means
 from madang_eta.orders import Coded, Ints, Orders, Points
+from madang_eta.reading import read_all
 from madang_eta.resolving import Resolver, Service
 from madang_eta.stage_model import EtaModel, Progress
 from madang_runtime.changelog.follower import Follower
@@ -99,7 +100,7 @@ class ArrivalPredictor:
         look_up = partial(stages.call, self._features)
         orders = self._resolver.order(model, request, placed, look_up)
         progress = _progress(request, model, placed, now)
-        inputs, token = self._inputs(model, orders, request.freshness_token, stages)
+        (inputs,), token = self._inputs([(model, orders)], request.freshness_token, stages)
         with stages.stage("distribution"):
             parts = model.distributions(inputs)
             pmf = model.left(parts, progress) if progress else model.combine(parts)
@@ -146,9 +147,7 @@ class ArrivalPredictor:
         kept = lists.LEVELS[0] <= levels.min() and levels.max() <= lists.LEVELS[-1]
         if kept and not request.online and abs(batch.placed - now) <= self._list_ms:
             left = self._take_listed(batch, groups)
-        for group, rows in zip(groups, left, strict=True):
-            if len(rows):
-                self._compute(batch, group.service, group.model, rows)
+        self._compute(batch, [g._replace(rows=r) for g, r in zip(groups, left, strict=True)])
         answer = batch.found.answer()
         versions = [group.model.version for group in groups]
         token = request.freshness_token
@@ -196,19 +195,27 @@ class ArrivalPredictor:
             batch.found.put(group.rows[fresh], made)
         return group.rows[~fresh]
 
-    def _compute(self, batch: _Batch, service: Service, model: EtaModel, rows: Ints) -> None:
-        """Fill in rows by the model; those of shops that nobody knows stay as they are."""
-        orders, known = self._orders(batch, model, rows)
-        if not len(known):
+    def _compute(self, batch: _Batch, groups: list[_Group]) -> None:
+        """Fill in groups by their models, with one look-up for all; shops that nobody knows stay
+        as they are."""
+        known: list[tuple[_Group, Orders]] = []
+        for group in groups:
+            if len(group.rows):
+                orders, found = self._orders(batch, group.model, group.rows)
+                known += [(group._replace(rows=group.rows[found]), orders)] if len(found) else []
+        if not known:
             return
-        token = batch.request.freshness_token
-        inputs, _ = self._inputs(model, orders, token, batch.stages)
+        parts = [(group.model, orders) for group, orders in known]
+        inputs, _ = self._inputs(parts, batch.request.freshness_token, batch.stages)
         with batch.stages.stage("distribution"):
-            pmf = model.arrivals(inputs)
-        buffer = self._minutes(service.name, orders)
-        made = Arrivals.of(pmf, batch.levels, service.kind.window_minutes, buffer)
-        batch.found.put(rows[known], made)
-        self._watch(service, orders, pmf)
+            arrivals = [
+                group.model.arrivals(rows) for (group, _), rows in zip(known, inputs, strict=True)
+            ]
+        for (group, orders), pmf in zip(known, arrivals, strict=True):
+            buffer = self._minutes(group.service.name, orders)
+            length = group.service.kind.window_minutes
+            batch.found.put(group.rows, Arrivals.of(pmf, batch.levels, length, buffer))
+            self._watch(group.service, orders, pmf)
 
     def _orders(self, batch: _Batch, model: EtaModel, rows: Ints) -> tuple[Orders, Ints]:
         """The orders of rows, and which of them are of shops that could be found."""
@@ -222,15 +229,16 @@ class ArrivalPredictor:
             return self._resolver.batch(*wanted, None)
 
     def _inputs(
-        self, model: EtaModel, orders: Orders, token: str, stages: Stages
-    ) -> tuple[NDArray[np.float32], str]:
-        """The model's input, and the store's freshness token."""
+        self, parts: list[tuple[EtaModel, Orders]], token: str, stages: Stages
+    ) -> tuple[list[NDArray[np.float32]], str]:
+        """The inputs of models, each of its own orders, and the store's freshness token."""
+        readers = [(model.reader, orders) for model, orders in parts]
         try:
-            return model.reader.read(orders, partial(stages.call, self._features), token)
+            return read_all(readers, partial(stages.call, self._features), token)
         except MadangError as error:
             _degradable(error)
             stages.degrade("featurestore", error, "from distance and time alone")
-            return model.reader.without_store(orders), token
+            return [reader.without_store(orders) for reader, orders in readers], token
 
     def _minutes(self, name: str, orders: Orders) -> Ints:
         shops = orders.ids.get("shop") or Coded.same("", len(orders))

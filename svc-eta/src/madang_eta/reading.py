@@ -1,6 +1,7 @@
 """What the feature store knows of orders, in one look-up for any number of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +18,8 @@ LookUp = Callable[
     [feature_store_pb2.LookupFeaturesRequest], feature_store_pb2.LookupFeaturesResponse
 ]
 Rows = NDArray[np.float32]
-_AT_ONCE, _AT_MOST = 10_000, 20_000
-"""Entities of a look-up, and of a request."""
+_AT_ONCE, _AT_MOST, _LOOKUPS = 10_000, 20_000, 16
+"""Entities of a look-up and of a request, and look-ups of a request."""
 
 
 class _Wanted(NamedTuple):
@@ -51,26 +52,43 @@ class OrderReader:
         Raises:
             MadangError: the feature store's.
         """
-        wanted = self._wanted(orders)
-        rows, token = _look_up(wanted, look_up, token)
-        return self._inputs(orders, wanted, rows), token
+        (inputs,), token = read_all([(self, orders)], look_up, token)
+        return inputs, token
 
     def without_store(self, orders: Orders) -> Rows:
         """The model's input as far as the orders themselves say."""
-        wanted = self._wanted(orders)
-        return self._inputs(orders, wanted, [_nothing(w) for w in wanted])
+        wanted = self.wanted(orders)
+        return self.inputs(orders, wanted, [_nothing(w) for w in wanted])
 
-    def _inputs(self, orders: Orders, wanted: list[_Wanted], rows: list[Rows]) -> Rows:
+    def inputs(self, orders: Orders, wanted: list[_Wanted], rows: list[Rows]) -> Rows:
+        """The model's input from the rows of what is wanted."""
         read = [matrix[w.codes] for matrix, w in zip(rows, wanted, strict=True)]
         live = np.concatenate([m[0] for m in read[1:]] or [np.empty((len(orders), 0))], axis=1)
         return self._layout.columns(orders, read[0].transpose(1, 0, 2), live)
 
-    def _wanted(self, orders: Orders) -> list[_Wanted]:
+    def wanted(self, orders: Orders) -> list[_Wanted]:
         """The patterns' keys, then those of each live view."""
         hours = self._layout.local_hours(orders)
         patterns = [keys(p, self._service, orders, hours) for p in self._layout.patterns]
         found = [_wanted(self._patterns, patterns, len(orders))]
         return found + [_wanted(v, [live_keys(v.view, orders)], len(orders)) for v in self._live]
+
+
+def read_all(
+    parts: Sequence[tuple[OrderReader, Orders]], look_up: LookUp, token: str = ""
+) -> tuple[list[Rows], str]:
+    """The inputs of several models, each of its own orders, in one look-up; and the store's
+    freshness token.
+
+    Raises:
+        MadangError: the feature store's.
+    """
+    wanted = [reader.wanted(orders) for reader, orders in parts]
+    rows, token = _look_up([w for own in wanted for w in own], look_up, token)
+    left, found = iter(rows), []
+    for (reader, orders), own in zip(parts, wanted, strict=True):
+        found.append(reader.inputs(orders, own, list(islice(left, len(own)))))
+    return found, token
 
 
 def _nothing(wanted: _Wanted) -> Rows:
@@ -87,8 +105,9 @@ def _look_up(wanted: list[_Wanted], look_up: LookUp, token: str) -> tuple[list[R
         parts += [(number, known[at : at + _AT_ONCE]) for at in range(0, len(known), _AT_ONCE)]
     while parts:
         request = feature_store_pb2.LookupFeaturesRequest(freshness_token=token)
-        asked, size = [], 0
-        while parts and size + len(parts[0][1]) <= _AT_MOST:
+        asked: list[tuple[int, NDArray[np.intp]]] = []
+        size = 0
+        while parts and size + len(parts[0][1]) <= _AT_MOST and len(asked) < _LOOKUPS:
             number, at = parts.pop(0)
             w = wanted[number]
             request.lookups.append(w.inputs.lookup([w.entities[i] for i in at.tolist()]))
