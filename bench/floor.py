@@ -331,6 +331,7 @@ def main() -> None:
     with LocalMesh(HOME, "bench", sampling_ratio=SAMPLING) as mesh:
         publish(workspace.features, mesh.info.gateway)
         mesh.wait_serving()
+        wait_for(lambda: refreshed(mesh.info.metrics)[1] > 0, 120)  # else it takes a core
         comparisons += [lookup(mesh), *rank(mesh, workspace)]
         loads = recommend(mesh)
         started = {s: cold_start(mesh, s) for s in mesh.info.services}
