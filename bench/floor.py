@@ -29,6 +29,7 @@ from madang.common.v1 import place_pb2, tensor_pb2
 from madang.feature.v1 import feature_store_pb2 as f
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
+from madang_cli.arrival import refreshed
 from madang_cli.mesh.mesh import LocalMesh, healthy, wait_for
 from madang_cli.mesh.otlp import OtlpReceiver
 from madang_cli.mesh.processes import ManagedProcess, free_port
