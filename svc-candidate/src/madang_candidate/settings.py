@@ -1,15 +1,12 @@
 """Settings of svc-candidate."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from madang_runtime.changelog.compacted import CompactedLog
-from madang_runtime.changelog.compacted_redis import RedisCompactedLog
-from madang_runtime.settings import ServiceSettings
-from madang_runtime.urls import with_password
+from madang_runtime.changelog.settings import LogSettings
 
 
-class CandidateSettings(ServiceSettings):
+class CandidateSettings(LogSettings):
     """Read from `MADANG_CANDIDATE_*`."""
 
     model_config = SettingsConfigDict(env_prefix="MADANG_CANDIDATE_")
@@ -49,24 +46,3 @@ class CandidateSettings(ServiceSettings):
         description="INT64 features view.feature of one view that say in which segments a user "
         "is, the most specific first; none: everybody is alike. As the consumer has it.",
     )
-    log_url: str = Field(
-        "redis://127.0.0.1:6379", description="redis:// or rediss:// of the change logs."
-    )
-    log_password: SecretStr = Field(
-        SecretStr(""), description="Password of the logs' store, when it is not in the URL."
-    )
-    log_timeout_seconds: float = Field(1.0, gt=0, description="Longest wait for the logs.")
-    log_synced: bool = Field(
-        False,
-        description="Answer only when changes of items are synced to disk: for a server that syncs "
-        "its append-only file every second and not always.",
-    )
-
-    def open_table(self, name: str) -> CompactedLog:
-        """A compacted log of these settings."""
-        return RedisCompactedLog(
-            with_password(self.log_url, self.log_password),
-            name,
-            self.log_timeout_seconds,
-            synced=self.log_synced,
-        )

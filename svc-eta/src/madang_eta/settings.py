@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from madang_runtime.changelog.compacted import CompactedLog
-from madang_runtime.changelog.compacted_redis import RedisCompactedLog
+from madang_runtime.changelog.settings import LogSettings
 from madang_runtime.settings import ServiceSettings
-from madang_runtime.urls import with_password
 
 
 class EtaModelSettings(ServiceSettings):
@@ -21,7 +19,7 @@ class EtaModelSettings(ServiceSettings):
     onnx_threads: int = Field(1, ge=1, description="Threads of a stage's network.")
 
 
-class EtaSettings(EtaModelSettings):
+class EtaSettings(EtaModelSettings, LogSettings):
     """Read from `MADANG_ETA_*`."""
 
     model_config = SettingsConfigDict(env_prefix="MADANG_ETA_")
@@ -42,23 +40,6 @@ class EtaSettings(EtaModelSettings):
         description="Refreshed estimates count for orders placed so far from now; at least how "
         "often they are refreshed.",
     )
-    log_url: str = Field(
-        "redis://127.0.0.1:6379", description="redis:// or rediss:// of the log of time buffers."
-    )
-    log_password: SecretStr = Field(
-        SecretStr(""), description="Password of the log's store, when it is not in the URL."
-    )
-    log_timeout_seconds: float = Field(1.0, gt=0, description="Longest wait for the log.")
-    log_synced: bool = Field(
-        False,
-        description="Answer only when a buffer is synced to disk: for a server that syncs its "
-        "append-only file every second and not always.",
-    )
-
-    def open_table(self, name: str) -> CompactedLog:
-        """A compacted log of these settings."""
-        url = with_password(self.log_url, self.log_password)
-        return RedisCompactedLog(url, name, self.log_timeout_seconds, synced=self.log_synced)
 
 
 class RefresherSettings(EtaModelSettings):
