@@ -21,7 +21,7 @@ INSTALL = helm upgrade --install madang helm/madang -f helm/madang/values-laptop
 .PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads bench-eta bench-targeting quality-eta quality-targeting images sbom kind-up minikube-up clean lock
 
 help: ## Show this help.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(BIN)/python:
 	@echo "· a virtual environment in $(VENV)"
@@ -85,7 +85,7 @@ bench-regret: $(VENV)/.dev ## Measure what late feedback costs bandits.
 
 bench-eta: $(VENV)/.dev ## Measure arrivals: one order, a page, the refresh of all lists.
 	@$(BIN)/python bench/eta.py
-bench-targeting: $(VENV)/.dev ## Measure segments of ten million users: scored, combined, listed.
+bench-targeting: $(VENV)/.dev ## Measure ten million users: scored out of core, segments combined.
 	@$(BIN)/python bench/targeting.py
 
 DATA_OF = $(or $(DATA),$(error give DATA=folder of the public data sets))
