@@ -189,7 +189,7 @@ def test_a_pod_without_its_model_gets_no_calls_and_says_why(pods, tmp_path, mesh
             assert not pods.answers(NEW)
             time.sleep(2)  # until the gateway, too, has heard from both
             with Load(port) as load:
-                time.sleep(3)
+                time.sleep(5)
             assert load.wrong == []
             assert load.answered > 50
         finally:
