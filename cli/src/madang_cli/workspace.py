@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from madang_pipelines.city.campaigns import CampaignWorld
 from madang_pipelines.city.deliveries import DeliveryTruth
 from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.city.truth import Truth
@@ -16,8 +17,10 @@ from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
 from madang_pipelines.publish import save_features, save_views, saved_segments
 from madang_pipelines.sources.checkins import FILES, MissingFilesError, load_checkins
 from madang_pipelines.tables import Tables
+from madang_pipelines.targeting.training import train_targeting
 from madang_pipelines.training import Progress, Recipe, train_all
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
+from madang_targeting.model import NAME as TARGETING
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class DataSet:
     tables: Tables
     truth: Truth | None = None
     deliveries: DeliveryTruth | None = None
+    outreach: CampaignWorld | None = None
 
 
 class Workspace:
@@ -78,6 +82,10 @@ class Workspace:
         if len(data.tables.frames["orders"]):
             arrivals = train_arrivals(data.tables, self.registry, recipe.arrivals, progress)
         self._replace_arrivals(arrivals)
+        if len(data.tables.frames["sends"]):
+            train_targeting(data.tables, self.registry, recipe.targeting, progress)
+        else:
+            self.registry.remove_alias(TARGETING, CHAMPION)
         data.tables.save(self.home / "data")
         (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
 
@@ -124,4 +132,4 @@ def load(source: DataSource, progress: Callable[[float], None]) -> DataSet:
     if source.folder:
         return DataSet(load_checkins(Path(source.folder), progress=progress))
     city = simulate(source.city, progress)
-    return DataSet(city.tables, city.truth, city.deliveries)
+    return DataSet(city.tables, city.truth, city.deliveries, city.outreach)

@@ -94,7 +94,24 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "pickup": pl.Float64(),
         "delivery": pl.Float64(),
     },
+    # One row a campaign, in the order in which they were sent. `group` is what it was about, a
+    # `category_name` of items. Data without campaigns has none.
+    "campaigns": {
+        "campaign_id": pl.String(),
+        "group": pl.String(),
+        "channel": pl.String(),
+    },
+    # One row a campaign and user, in the campaigns' order: whether they were told or held out by
+    # chance, whether they opened it, and whether they ordered, told or not.
+    "sends": {
+        "campaign_id": pl.String(),
+        "user_id": pl.String(),
+        "told": pl.Boolean(),
+        "clicked": pl.Boolean(),
+        "ordered": pl.Boolean(),
+    },
 }
+_OPTIONAL = ("orders", "campaigns", "sends")
 
 
 @dataclass
@@ -138,7 +155,8 @@ class Tables:
     quality: list[Rejected] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.frames.setdefault("orders", pl.DataFrame(schema=SCHEMAS["orders"]))
+        for name in _OPTIONAL:
+            self.frames.setdefault(name, pl.DataFrame(schema=SCHEMAS[name]))
         for name, schema in SCHEMAS.items():
             self.frames[name] = self.frames[name].select(
                 pl.col(column).cast(dtype) for column, dtype in schema.items()

@@ -40,12 +40,14 @@ from madang_pipelines.features import (
 from madang_pipelines.negatives import add_negatives
 from madang_pipelines.segment_lists import segment_lists
 from madang_pipelines.tables import Tables
+from madang_pipelines.targeting.training import TRAINING as TARGETING
 from madang_ranker.fallback import pack_fallback
 from madang_ranker.model import DcnConfig
 from madang_ranker.train import DcnExamples, DcnTraining, export
 from madang_ranker.train import train as train_dcn
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
+from madang_targeting.trees import TreeTraining
 
 TOWER, RANKER = "two-tower", "ranker"
 _DELIVERY_RESOLUTION = 8
@@ -68,6 +70,7 @@ class Recipe:
     tower_dimension: int = 64
     dcn_sizes: dict[str, Any] = field(default_factory=dict)
     arrivals: Callable[[EtaPlan], EtaPlan] = lambda plan: plan
+    targeting: TreeTraining = TARGETING
 
 
 @dataclass(frozen=True)
@@ -318,4 +321,5 @@ def quick(recipe: Recipe = Recipe()) -> Recipe:
         dcn=DcnTraining(epochs=1, batch=1024),
         dcn_sizes={"item_dimension": 16, "dimension": 8, "cross_layers": 2, "hidden": (64, 32)},
         arrivals=quick_arrivals,
+        targeting=replace(recipe.targeting, rounds=25),
     )

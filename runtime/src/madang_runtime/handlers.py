@@ -9,6 +9,7 @@ import string
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 DOMAIN = "madang"
 DETAILS_KEY = "grpc-status-details-bin"
 _CODES = {code.name: code for code in grpc.StatusCode}
+_CALLERS = (Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.OUT_OF_RANGE, Code.ALREADY_EXISTS)
+"""Mistakes of the caller, which are no errors of the service."""
 _PRINTABLE = string.digits + string.ascii_letters + string.punctuation
 Handler = Callable[[Any, grpc.ServicerContext], Any]
 
@@ -86,7 +89,14 @@ class Registrar:
             return grpc.stream_unary_rpc_method_handler(
                 call, response_serializer=handler.response_serializer
             )
-        raise TypeError(f"{service}/{method}: streamed answers have no wrapping yet")
+        if handler.unary_stream:
+            answers = handler.unary_stream
+            call = _around_stream(around, service, method, lambda raw, c: answers(parse(raw), c))
+            call.experimental_thread_pool = around.streams
+            return grpc.unary_stream_rpc_method_handler(
+                call, response_serializer=handler.response_serializer
+            )
+        raise TypeError(f"{service}/{method}: streams both ways have no wrapping yet")
 
 
 class _Parser:
@@ -114,13 +124,8 @@ def _streamed(parse: _Parser, handler: Handler, patience: float) -> Handler:
     def call(raws: Iterator[bytes], context: grpc.ServicerContext) -> Any:
         def requests() -> Iterator[Any]:
             while True:
-                silent = threading.Timer(patience, context.cancel)
-                silent.daemon = True
-                silent.start()
-                try:
+                with _patient(context, patience):
                     raw = next(raws, None)
-                finally:
-                    silent.cancel()
                 if raw is None:
                     return
                 yield parse(raw)
@@ -130,56 +135,126 @@ def _streamed(parse: _Parser, handler: Handler, patience: float) -> Handler:
     return call
 
 
+@contextmanager
+def _patient(context: grpc.ServicerContext, seconds: float) -> Iterator[None]:
+    """Cancel the call when the block takes longer."""
+    silent = threading.Timer(seconds, context.cancel)
+    silent.daemon = True
+    silent.start()
+    try:
+        yield
+    finally:
+        silent.cancel()
+
+
 def _around(
     around: Surroundings, pool: AdmissionPool, service: str, method: str, handler: Handler
 ) -> Handler:
-    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
-    span_name = f"{service}/{method}"
-    ok_seconds = around.metrics.seconds.labels(method, "OK")
-
     def call(request: Any, context: grpc.ServicerContext) -> Any:
-        started = time.perf_counter()
+        it = _Call(around, service, method, context)
+        try:
+            it.admit(pool, around.deadline_cap)
+            response = handler(request, context)
+            it.succeeded()
+            return response
+        except Exception as error:
+            failure = it.failed(error)
+        finally:
+            it.end()
+        return abort(context, failure)
+
+    return call
+
+
+def _around_stream(
+    around: Surroundings, service: str, method: str, handler: Callable[[Any, Any], Iterator[Any]]
+) -> Any:
+    """Of a handler that streams its answer, which may take longer than a call. An answer that is
+    not taken for longer than the default deadline cancels the stream."""
+
+    def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        it = _Call(around, service, method, context)
+        try:
+            it.admit(around.streams, float("inf"))
+            for response in handler(request, context):
+                with _patient(context, around.deadline_cap):
+                    yield response
+            it.succeeded()
+            return
+        except GeneratorExit:
+            it.ended_as(Code.CANCELLED)
+            raise
+        except Exception as error:
+            failure = it.failed(error)
+        finally:
+            it.end()
+        abort(context, failure)
+
+    return call
+
+
+class _Call:
+    """A call that has come: its span, its scope, and how it ends."""
+
+    def __init__(
+        self, around: Surroundings, service: str, method: str, context: grpc.ServicerContext
+    ) -> None:
+        self._started = time.perf_counter()
+        self._around, self._method, self._context = around, method, context
+        self._name = f"{service}/{method}"
         parent = parent_from(context.invocation_metadata())
         parent_context = (
             trace.set_span_in_context(trace.NonRecordingSpan(parent), otel_context.Context())
             if parent
             else otel_context.Context()
         )
-        span = around.tracer.start_span(
-            span_name, parent_context, trace.SpanKind.SERVER, attributes
+        attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        self._span = around.tracer.start_span(
+            self._name, parent_context, trace.SpanKind.SERVER, attributes
         )
-        token = otel_context.attach(trace.set_span_in_context(span, parent_context))
-        scope_token = None
-        try:
-            waited = pool.admit()
-            around.metrics.waited.observe(waited)
-            scope = _scope(context, around.deadline_cap, waited / pool.max_queue_seconds)
-            scope_token = SCOPE.set(scope)
-            response = handler(request, context)
-            ok_seconds.observe(time.perf_counter() - started)
-            return response
-        except MadangError as error:
-            _failed(around.metrics, method, span, error.code, started)
+        self._token = otel_context.attach(trace.set_span_in_context(self._span, parent_context))
+        self._scope: Any = None
+
+    def admit(self, pool: AdmissionPool, cap: float) -> None:
+        """Enter, with at most `cap` seconds to answer. Raises: MadangError."""
+        waited = pool.admit()
+        self._around.metrics.waited.observe(waited)
+        self._scope = SCOPE.set(_scope(self._context, cap, waited / pool.max_queue_seconds))
+
+    def succeeded(self) -> None:
+        self._observe("OK")
+
+    def failed(self, error: Exception) -> MadangError:
+        """What the caller is told."""
+        if isinstance(error, MadangError):
             failure = error
-        except grpc.RpcError as error:  # the caller's stream broke
-            _failed(around.metrics, method, span, Code.CANCELLED, started)
+        elif isinstance(error, grpc.RpcError):  # the caller's stream broke
             failure = MadangError(
                 Code.CANCELLED, reason.ERROR_REASON_DEADLINE_EXCEEDED, f"the stream ended: {error}"
             )
-        except Exception:
-            log.exception("%s failed", span_name)
-            _failed(around.metrics, method, span, Code.INTERNAL, started)
+        else:
+            log.error("%s failed", self._name, exc_info=error)
             failure = MadangError(
                 Code.INTERNAL, reason.ERROR_REASON_INTERNAL, "internal error; see the server's log"
             )
-        finally:
-            if scope_token:
-                SCOPE.reset(scope_token)
-            otel_context.detach(token)
-            span.end()
-        return abort(context, failure)
+        self.ended_as(failure.code)
+        return failure
 
-    return call
+    def ended_as(self, code: Code) -> None:
+        self._observe(code.value)
+        self._span.set_attribute("rpc.grpc.status_code", int(_CODES[code.value].value[0]))
+        if code not in _CALLERS:
+            self._span.set_status(trace.StatusCode.ERROR)
+
+    def end(self) -> None:
+        if self._scope:
+            SCOPE.reset(self._scope)
+        otel_context.detach(self._token)
+        self._span.end()
+
+    def _observe(self, code: str) -> None:
+        seconds = time.perf_counter() - self._started
+        self._around.metrics.seconds.labels(self._method, code).observe(seconds)
 
 
 def _scope(context: grpc.ServicerContext, cap: float, pressure: float) -> CallScope:
@@ -191,13 +266,6 @@ def _scope(context: grpc.ServicerContext, cap: float, pressure: float) -> CallSc
     # Only ASCII may be sent on.
     user = quote(user, safe=_PRINTABLE)
     return CallScope(time.monotonic() + left, context.is_active, user, pressure)
-
-
-def _failed(metrics: Metrics, method: str, span: trace.Span, code: Code, started: float) -> None:
-    metrics.seconds.labels(method, code.value).observe(time.perf_counter() - started)
-    span.set_attribute("rpc.grpc.status_code", int(_CODES[code.value].value[0]))
-    if code not in (Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.OUT_OF_RANGE):
-        span.set_status(trace.StatusCode.ERROR)
 
 
 def abort(context: grpc.ServicerContext, error: MadangError) -> NoReturn:

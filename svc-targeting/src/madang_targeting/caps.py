@@ -1,9 +1,12 @@
 """Frequency caps: how many messages a user takes, by channel and time."""
 
 from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -56,6 +59,12 @@ class Caps(BaseModel):
     def keep_seconds(self) -> int:
         """How long a message counts for anything."""
         return max((cap.seconds for cap in self.caps), default=1)
+
+
+def load_caps(path: Path | None) -> Caps:
+    """Read caps from YAML; None takes the built-in ones. Raises: pydantic's error."""
+    text = (path or files("madang_targeting") / "caps.yaml").read_text(encoding="utf-8")
+    return Caps.model_validate(yaml.safe_load(text))
 
 
 class Sends(NamedTuple):

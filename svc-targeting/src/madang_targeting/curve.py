@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
+_LEAST = 1e-4
 
 
 @dataclass(frozen=True)
@@ -16,11 +17,12 @@ class Histogram:
 
     Attributes:
         counts: users of each cell, shape [bins, bins].
-        response: the sum of what is expected of them, shape [bins, bins].
+        expected: the sums of what is expected of them, outcomes of the goal first,
+            shape [outcomes, bins, bins].
     """
 
     counts: Floats
-    response: Floats
+    expected: Floats
 
 
 @dataclass(frozen=True)
@@ -30,55 +32,80 @@ class Cut:
     Attributes:
         first, second: bins; the number of bins takes nobody.
         size: how many users it takes.
-        response: what is expected of them in all.
+        expected: outcomes of them in all, the goal's first, shape [outcomes].
     """
 
     first: int
     second: int
     size: float
-    response: float
+    expected: Floats
 
 
-def bins_of(probability: Floats, bins: int, least: float = 1e-4) -> NDArray[np.int64]:
+class Unions:
+    """Every OR of the two scores of a histogram: O(bins²) once, then each question O(bins²).
+
+    Args:
+        histogram: of an audience.
+    """
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._sizes = _unions(histogram.counts)
+        self._expected = np.stack([_unions(e) for e in histogram.expected])
+        self._rates = np.divide(
+            self._expected[0],
+            self._sizes,
+            out=np.zeros_like(self._sizes),
+            where=self._sizes > 0.5,
+        )
+
+    @property
+    def everybody(self) -> Cut:
+        """The cut that takes all."""
+        return self._cut(0)
+
+    def best(self, size: float) -> Cut:
+        """The OR that takes at least `size` users and of those the one of which most is expected a
+        user; the whole audience when it is smaller."""
+        enough = self._sizes >= min(size, self._sizes[0, 0]) - 0.5
+        return self._cut(int(np.argmax(np.where(enough, self._rates, -1.0))))
+
+    def largest(self, least_rate: float) -> Cut:
+        """The largest OR of which at least such a rate is expected; nobody when there is none."""
+        good = (self._rates >= least_rate) & (self._sizes > 0.5)
+        return self._cut(int(np.argmax(np.where(good, self._sizes, -1.0))) if good.any() else -1)
+
+    def curve(self, points: int) -> list[Cut]:
+        """The best ORs of at least so many users, for sizes that rise evenly to everybody."""
+        order = np.argsort(-self._sizes, axis=None, kind="stable")
+        sizes, rates = self._sizes.ravel()[order], self._rates.ravel()[order]
+        # Of the ORs down to each size the best so far.
+        leads = np.maximum.accumulate(rates)
+        best = np.maximum.accumulate(np.where(rates >= leads, np.arange(len(rates)), 0))
+        wanted = np.unique(np.ceil(np.linspace(0, sizes[0], points + 1)[1:]))
+        at = np.searchsorted(-sizes, -(wanted - 0.5), side="right") - 1
+        cuts = [self._cut(int(order[best[i]])) for i in at.tolist() if i >= 0]
+        return [
+            c
+            for c, after in zip(cuts, [*cuts[1:], None], strict=True)
+            if after is None or c.size < after.size
+        ]
+
+    def _cut(self, at: int) -> Cut:
+        first, second = (int(i) for i in np.unravel_index(at % self._sizes.size, self._sizes.shape))
+        size = max(float(self._sizes[first, second]), 0.0)
+        return Cut(first, second, size, np.maximum(self._expected[:, first, second], 0.0))
+
+
+def _unions(cells: Floats) -> NDArray[np.float64]:
+    """Of each OR the sum: all but the rows below the first and columns below the second."""
+    below = np.zeros(np.add(cells.shape, 1))
+    below[1:, 1:] = cells.cumsum(0).cumsum(1)
+    unions: NDArray[np.float64] = below[-1, -1] - below
+    return unions
+
+
+def bins_of(probability: Floats, bins: int) -> NDArray[np.int64]:
     """The bin of each probability, shape [n]."""
-    position = np.log(np.maximum(probability, least) / least) / -np.log(least)
+    position = np.log(np.maximum(probability, _LEAST) / _LEAST) / -np.log(_LEAST)
     found: NDArray[np.int64] = np.clip((position * bins).astype(np.int64), 0, bins - 1)
     return found
-
-
-def best_cut(histogram: Histogram, size: float) -> Cut:
-    """The OR that takes at least `size` users and of those the one of which most is expected a
-    user; the whole audience when it is smaller.
-
-    Of each first bin the smallest sufficient union is weighed, so that all there are take
-    O(bins²).
-    """
-    bins = len(histogram.counts)
-    best: Cut | None = None
-    for first in range(bins + 1):
-        # Union of rows ≥ first and, of the other rows, columns ≥ second, for every second.
-        rest = histogram.counts[:first].sum(0), histogram.response[:first].sum(0)
-        whole = histogram.counts[first:].sum(), histogram.response[first:].sum()
-        sizes, responses = (
-            w + np.concatenate([np.cumsum(r[::-1])[::-1], [0.0]])
-            for w, r in zip(whole, rest, strict=True)
-        )
-        enough = np.flatnonzero(sizes >= min(size, histogram.counts.sum()))
-        if len(enough):
-            second = int(enough[-1])  # sizes fall with the bin
-            cut = Cut(first, second, float(sizes[second]), float(responses[second]))
-            if best is None or cut.response / cut.size > best.response / best.size:
-                best = cut
-    assert best
-    return best
-
-
-def reach_curve(probability: Floats, points: int = 50) -> tuple[NDArray[np.int64], Floats]:
-    """Expected rate of the best users, by how many are told.
-
-    Returns:
-        sizes, rising to all, and the mean probability of so many best, shape [points] each.
-    """
-    ranked = np.sort(probability)[::-1]
-    sizes = np.unique(np.linspace(1, len(ranked), points).astype(np.int64))
-    return sizes, np.cumsum(ranked)[sizes - 1] / sizes

@@ -39,6 +39,7 @@ def train_response(
     responded: NDArray[np.bool_],
     training: TreeTraining = DEFAULT,
     categories: Sequence[int] = (),
+    folds: NDArray[np.integer] | None = None,
 ) -> ResponseModel:
     """Learn from whom was told and who responded.
 
@@ -47,8 +48,10 @@ def train_response(
         responded: shape [n].
         training: of the trees.
         categories: columns whose numbers are codes.
+        folds: of each row, such as by campaign; None draws five.
 
     Raises:
+        StoppedError: it was told to stop.
         ValueError: there are fewer than 20 who did, or who did not.
     """
     if min(responded.sum(), (~responded).sum()) < _LEAST:
@@ -57,13 +60,14 @@ def train_response(
             "must have, and as many must not"
         )
     target = responded.astype(np.float64)
-    folds, raw = folds_of(len(target), _FOLDS, training.seed), np.zeros(len(target))
-    for fold in range(_FOLDS):
+    raw = np.zeros(len(target))
+    folds = folds_of(len(target), _FOLDS, training.seed) if folds is None else folds
+    for fold in np.unique(folds):
         own = folds == fold
         part = train_trees(inputs[~own], target[~own], training, categories=categories)
         raw[own] = probabilities(part, inputs[own])
     fair = np.zeros(len(target))
-    for fold in range(_FOLDS):
+    for fold in np.unique(folds):
         own = folds == fold
         fair[own] = Calibration.fit(raw[~own], target[~own])(raw[own])
     trees = train_trees(inputs, target, training, categories=categories)

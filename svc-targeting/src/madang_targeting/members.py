@@ -1,5 +1,6 @@
 """Segments as sets of users: roaring bitmaps over the users' numbers in an audience."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -50,13 +51,13 @@ class Members:
 
     def parts(self, size: int) -> Iterator[Rows]:
         """The rows, rising, so many at a time."""
-        rows = np.asarray(self._bitmap.to_array(), np.uint32)
+        rows = self.rows()
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
 
-    def first(self, most: int) -> "Members":
-        """Those of the lowest rows, at most so many."""
-        return Members(self._bitmap[:most]) if len(self) > most else self
+    def rows(self) -> Rows:
+        """Their rows, rising."""
+        return np.asarray(self._bitmap.to_array(), np.uint32)
 
     def without(self, others: Sequence["Members"]) -> "Members":
         """Those that are in none of the others."""
@@ -74,36 +75,15 @@ class Members:
         return Members(found)
 
 
-def hold_out(members: Members, share: float, salt: str) -> tuple[Members, Members]:
-    """Members to tell, and those held out to see what telling does.
+def drawn(user_ids: Sequence[str], share: float, salt: str) -> NDArray[np.bool_]:
+    """Who of users is drawn, so many of them on average, shape [n].
 
-    Who is held out follows from the user's row and the salt alone, so that the same campaign holds
-    out the same users, whatever its segment grows to.
-
-    Args:
-        members: of the segment.
-        share: to hold out, in [0, 1).
-        salt: such as the campaign's id; another salt holds out others.
+    It follows from the user and the salt alone, so that a campaign always holds out the same users,
+    whatever its segment grows to; another salt draws others.
     """
-    seed = np.frombuffer(salt.encode() or b"\0", np.uint8).astype(np.uint64)
-    start = np.uint64(0xCBF29CE484222325)
-    with np.errstate(over="ignore"):
-        for byte in seed:
-            start = (start ^ byte) * np.uint64(0x100000001B3)
-    held = [np.empty(0, np.uint32)]
-    for rows in members.parts(1_000_000):
-        draw = _mixed(rows.astype(np.uint64) ^ start)
-        held.append(rows[draw < share])
-    out = Members.of_rows(np.concatenate(held))
-    return members.without([out]), out
-
-
-def _mixed(values: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Even numbers in [0, 1) that follow from values (the finaliser of SplitMix64; Steele, Lea and
-    Flood, 2014)."""
-    with np.errstate(over="ignore"):
-        values = values + np.uint64(0x9E3779B97F4A7C15)
-        values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        values ^= values >> np.uint64(31)
-    return (values >> np.uint64(11)).astype(np.float64) / 2**53
+    if not share:
+        return np.zeros(len(user_ids), np.bool_)
+    key = hashlib.blake2b(salt.encode(), digest_size=16).digest()
+    keyed = [hashlib.blake2b(user.encode(), digest_size=8, key=key).digest() for user in user_ids]
+    found: NDArray[np.bool_] = np.frombuffer(b"".join(keyed), "<u8") < share * 2.0**64
+    return found

@@ -1,99 +1,130 @@
-"""Scores an audience that is larger than memory, and takes a segment out of it."""
+"""Scores an audience that need not fit into memory, and takes the segment that is wanted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from madang_targeting.curve import Cut, Histogram, best_cut, bins_of
-from madang_targeting.members import Members
+from madang_targeting.curve import Cut, Histogram, bins_of
+from madang_targeting.trees import StoppedError
 
 Floats = NDArray[np.floating]
-Model = Callable[[Floats], NDArray[np.float64]]
 BINS = 256
 _AT_ONCE = 131_072
 
 
-class StoppedError(Exception):
-    """The work was called off."""
+class Scores(NamedTuple):
+    """What is thought of n users.
+
+    Attributes:
+        first, second: two probabilities of the goal, such as by a look-alike model and by the
+            models of preference groups, shape [n].
+        expected: probability of each outcome, the goal first, shape [outcomes, n].
+    """
+
+    first: Floats
+    second: Floats
+    expected: Floats
+
+
+Scorer = Callable[[NDArray[np.float32]], Scores]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """An audience by two probabilities of the same response, such as by a look-alike model and by
-    the simulator of preferences.
+    """An audience by two probabilities.
 
     Attributes:
         first, second: the bin of each user, uint8, shape [n].
-        histogram: of the bins.
+        eligible: who may be in a segment, shape [n].
+        histogram: of those.
     """
 
     first: NDArray[np.uint8]
     second: NDArray[np.uint8]
+    eligible: NDArray[np.bool_]
     histogram: Histogram
 
-    def __len__(self) -> int:
-        return len(self.first)
+    def rows(self, cut: Cut) -> NDArray[np.int64]:
+        """Whom a cut takes, rising."""
+        either = (self.first >= cut.first) | (self.second >= cut.second)
+        return np.flatnonzero(either & self.eligible)
 
 
-def score_audience(
-    path: str,
-    columns: Sequence[str],
-    models: tuple[Model, Model],
-    progress: Callable[[float], None] = lambda _: None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> Scored:
-    """Score every user of a Parquet file, a part at a time: two bytes a user are kept.
-
-    What is expected of a user is the mean of both probabilities.
+class Parts:
+    """The rows of an audience's Parquet file, a part at a time.
 
     Args:
         path: of the file, one row a user.
-        columns: what the models read, in their order; nulls are NaN.
-        models: give P(response) of n users each.
+        columns: to read, in their order; nulls are NaN.
+
+    Raises:
+        KeyError: the file lacks a column.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._file, self._columns = pq.ParquetFile(path), list(columns)
+        if missing := sorted(set(columns) - set(self._file.schema_arrow.names)):
+            raise KeyError(f"the audience has no column {missing[0]!r}")
+
+    def __len__(self) -> int:
+        rows: int = self._file.metadata.num_rows
+        return rows
+
+    def read(
+        self, progress: Callable[[float], None], stopped: Callable[[], bool]
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """The first row's number and inputs of each part, shape [rows, columns].
+
+        Raises:
+            StoppedError: it was told to stop.
+        """
+        at = 0
+        for batch in self._file.iter_batches(_AT_ONCE, columns=self._columns):
+            if stopped():
+                raise StoppedError
+            inputs = np.empty((batch.num_rows, len(self._columns)), np.float32)
+            for i, name in enumerate(self._columns):
+                inputs[:, i] = batch.column(name).to_numpy(zero_copy_only=False)
+            yield at, inputs
+            at += len(inputs)
+            progress(at / len(self))
+
+
+def score_audience(
+    parts: Parts,
+    scorer: Scorer,
+    eligible: NDArray[np.bool_] | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Scored:
+    """Score every user, a part at a time: three bytes a user are kept.
+
+    Args:
+        parts: of the audience.
+        scorer: of inputs.
+        eligible: who may be in a segment, shape [n]; None: all.
         progress: told the share done.
-        stopped: asked before each part whether to go on.
+        stopped: asked before each part whether to stop.
 
     Raises:
         StoppedError: it was told to stop.
-        KeyError: the file lacks a column.
     """
-    file = pq.ParquetFile(path)
-    if missing := sorted(set(columns) - set(file.schema_arrow.names)):
-        raise KeyError(f"the audience has no column {missing[0]!r}")
-    n = file.metadata.num_rows
+    n = len(parts)
+    eligible = np.ones(n, np.bool_) if eligible is None else eligible
     bins = np.empty((2, n), np.uint8)
-    counts, response, at = np.zeros((BINS, BINS)), np.zeros((BINS, BINS)), 0
-    for batch in file.iter_batches(_AT_ONCE, columns=list(columns)):
-        if stopped():
-            raise StoppedError
-        inputs = _matrix(batch, columns)
-        found = [model(inputs) for model in models]
-        own = [bins_of(p, BINS).astype(np.uint8) for p in found]
-        bins[:, at : at + len(inputs)] = own
-        cells = own[0].astype(np.int64) * BINS + own[1]
-        counts += np.bincount(cells, minlength=BINS**2).reshape(BINS, BINS)
-        expected = (found[0] + found[1]) / 2
-        response += np.bincount(cells, expected, BINS**2).reshape(BINS, BINS)
-        at += len(inputs)
-        progress(at / n)
-    return Scored(bins[0], bins[1], Histogram(counts, response))
-
-
-def _matrix(batch: "pq.RecordBatch", columns: Sequence[str]) -> NDArray[np.float32]:
-    """Columns of a batch, NaN for null, shape [n, columns]."""
-    found = np.empty((batch.num_rows, len(columns)), np.float32)
-    for i, name in enumerate(columns):
-        column = batch.column(name)
-        values = column.to_numpy(zero_copy_only=False)
-        found[:, i] = values.astype(np.float32)
-    return found
-
-
-def take(scored: Scored, size: int) -> tuple[Members, Cut]:
-    """The segment of at least `size` users of whom most is expected, as an OR of both scores."""
-    cut = best_cut(scored.histogram, size)
-    rows = np.flatnonzero((scored.first >= cut.first) | (scored.second >= cut.second))
-    return Members.of_rows(rows), cut
+    counts, sums = np.zeros(BINS**2), np.zeros((1, BINS**2))
+    for at, inputs in parts.read(progress, stopped):
+        found = scorer(inputs)
+        own = slice(at, at + len(inputs))
+        bins[0, own], bins[1, own] = (bins_of(p, BINS) for p in (found.first, found.second))
+        weight = eligible[own].astype(np.float64)
+        cells = bins[0, own].astype(np.int64) * BINS + bins[1, own]
+        counts += np.bincount(cells, weight, BINS**2)
+        sums = sums + np.stack([np.bincount(cells, e * weight, BINS**2) for e in found.expected])
+    histogram = Histogram(counts.reshape(BINS, BINS), sums.reshape(-1, BINS, BINS))
+    return Scored(bins[0], bins[1], eligible, histogram)

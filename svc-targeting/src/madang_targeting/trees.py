@@ -1,7 +1,8 @@
 """Gradient-boosted trees for responses, with the settings that hold on few and on many rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -9,6 +10,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 _FOLDS = 5
+
+
+class StoppedError(Exception):
+    """The work was called off."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class TreeTraining:
         least_in_leaf: rows of a leaf; of few rows fewer.
         threads: of training and prediction.
         seed: of what is drawn.
+        stopped: asked after each round whether to stop.
     """
 
     rounds: int = 600
@@ -30,6 +36,7 @@ class TreeTraining:
     least_in_leaf: int = 100
     threads: int = 2
     seed: int = 0
+    stopped: Callable[[], bool] = lambda: False
 
     def parameters(self, objective: str, rows: int) -> dict[str, object]:
         """As LightGBM names them."""
@@ -70,6 +77,9 @@ def train_trees(
         objective: LightGBM's.
         weights: what each row counts, shape [n].
         categories: columns whose numbers are codes.
+
+    Raises:
+        StoppedError: it was told to stop.
     """
     n = len(target)
     given = training.parameters(objective, n)
@@ -84,11 +94,15 @@ def train_trees(
             categorical_feature=list(categories),
         )
 
-    stop = lightgbm.early_stopping(40, verbose=False)
+    def heed(_: object) -> None:
+        if training.stopped():
+            raise StoppedError
+
+    early = lightgbm.early_stopping(40, verbose=False)
     found = lightgbm.train(
-        given, data(~held), training.rounds, [data(held)], callbacks=[stop]
+        given, data(~held), training.rounds, [data(held)], callbacks=[early, heed]
     ).best_iteration
-    return lightgbm.train(given, data(np.ones(n, bool)), max(found, 1))
+    return lightgbm.train(given, data(np.ones(n, bool)), max(found, 1), callbacks=[heed])
 
 
 def folds_of(n: int, folds: int, seed: int) -> NDArray[np.int64]:
@@ -96,6 +110,7 @@ def folds_of(n: int, folds: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(np.arange(n) % folds)
 
 
-def probabilities(model: lightgbm.Booster, inputs: Floats) -> NDArray[np.float64]:
-    """What a model says of n rows, shape [n]."""
-    return np.asarray(model.predict(inputs), np.float64)
+def probabilities(model: lightgbm.Booster, inputs: Floats, threads: int = 0) -> NDArray[np.float64]:
+    """What a model says of n rows, shape [n]; with as many threads as it was trained with for 0."""
+    more: dict[str, Any] = {"num_threads": threads} if threads else {}
+    return np.asarray(model.predict(inputs, **more), np.float64)

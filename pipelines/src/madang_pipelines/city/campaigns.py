@@ -6,12 +6,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from madang_pipelines.city.names import CATEGORIES
 from madang_pipelines.city.truth import Truth, sigmoid
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 CHANNELS = ("push", "message", "mail")
+GROUPS = tuple(category.korean for category in CATEGORIES)
+"""What campaigns are about, by number."""
 _RESPONSIVE = np.array([-2.2, -2.6, -3.1])  # log odds of opening what a channel brings
+_TOLD = 0.7
 
 
 @dataclass(frozen=True)
@@ -32,76 +36,88 @@ class CampaignTruth:
         return self.order_told - self.order_held
 
 
-def run_campaigns(
-    users: pl.DataFrame, truth: Truth, campaigns: int, reach: float, seed: int
-) -> tuple[pl.DataFrame, pl.DataFrame, CampaignTruth]:
-    """Run campaigns among users drawn by chance, three in ten of them held out.
+class CampaignWorld:
+    """How the city's users take messages.
 
     Args:
         users: the city's.
         truth: its tastes.
-        campaigns: how many; each is about one category, through one channel.
-        reach: share of users that one is for.
         seed: of everything that is drawn.
-
-    Returns:
-        campaigns: campaign_id, category (code), channel; sends: campaign_id, user_id, told,
-        clicked, ordered; and the truth of each send.
     """
-    rng = np.random.default_rng([seed, 3])
-    n, categories = len(users), int(truth.item_category.max()) + 1
-    liking = truth.user_taste @ _mean_taste(truth, categories).T
-    channel_pull = rng.normal(0, 0.7, (n, len(CHANNELS)))
-    annoyed = rng.gamma(1.2, 0.4, n)  # by being told at all
-    ids = users["user_id"].to_numpy()
-    rows, truths = [], []
-    about = rng.integers(0, categories, campaigns)
-    through = rng.integers(0, len(CHANNELS), campaigns)
-    for number, (category, channel) in enumerate(zip(about, through, strict=True)):
-        to = np.flatnonzero(rng.random(n) < reach)
-        told = rng.random(len(to)) < 0.7
-        likes, pull = liking[to, category], channel_pull[to, channel]
+
+    def __init__(self, users: pl.DataFrame, truth: Truth, seed: int) -> None:
+        self._rng = np.random.default_rng([seed, 3])
+        n = len(users)
+        self._ids = users["user_id"].to_numpy()
+        self._liking = truth.user_taste @ _mean_taste(truth, len(GROUPS)).T
+        self._channel_pull = self._rng.normal(0, 0.7, (n, len(CHANNELS)))
+        self._annoyed = self._rng.gamma(1.2, 0.4, n)  # by being told at all
+
+    def truth(self, users: Ints, group: int, channel: int) -> CampaignTruth:
+        """What is true of users who are told of a group, by their rows in the city's table."""
+        likes, pull = self._liking[users, group], self._channel_pull[users, channel]
+        annoyed = self._annoyed[users]
         held = -2.6 + 1.1 * likes
         # Who likes it would have come anyway; who is annoyed stays away.
-        effect = 1.0 + 0.6 * pull - 0.4 * np.maximum(likes, 0) - 0.9 * annoyed[to]
-        found = CampaignTruth(
-            sigmoid(_RESPONSIVE[channel] + 0.9 * likes + pull - 0.4 * annoyed[to]),
+        effect = 1.0 + 0.6 * pull - 0.4 * np.maximum(likes, 0) - 0.9 * annoyed
+        return CampaignTruth(
+            sigmoid(_RESPONSIVE[channel] + 0.9 * likes + pull - 0.4 * annoyed),
             sigmoid(held + effect),
             sigmoid(held),
         )
-        clicked = told & (rng.random(len(to)) < found.click)
-        ordered = rng.random(len(to)) < np.where(told, found.order_told, found.order_held)
-        rows.append(
-            pl.DataFrame(
-                {
-                    "campaign_id": [f"c{number:03d}"] * len(to),
-                    "user_id": ids[to],
-                    "told": told,
-                    "clicked": clicked,
-                    "ordered": ordered,
-                }
-            )
+
+    def send(
+        self, users: Ints, told: NDArray[np.bool_], group: int, channel: int
+    ) -> tuple[pl.DataFrame, CampaignTruth]:
+        """Tell some of users, and see what all do: user_id, told, clicked, ordered; and the truth
+        of each."""
+        found, n = self.truth(users, group, channel), len(users)
+        frame = pl.DataFrame(
+            {
+                "user_id": self._ids[users],
+                "told": told,
+                "clicked": told & (self._rng.random(n) < found.click),
+                "ordered": self._rng.random(n) < np.where(told, found.order_told, found.order_held),
+            }
         )
-        truths.append(found)
-    made = pl.DataFrame(
-        {
-            "campaign_id": [f"c{number:03d}" for number in range(campaigns)],
-            "category": about + 1,
-            "channel": [CHANNELS[c] for c in through],
-        }
-    )
-    joined = CampaignTruth(
-        *(
+        return frame, found
+
+    def run(self, campaigns: int, reach: float) -> tuple[pl.DataFrame, pl.DataFrame, CampaignTruth]:
+        """Run campaigns among users drawn by chance, three in ten of them held out.
+
+        Args:
+            campaigns: how many; each is about one group, through one channel.
+            reach: share of users that one is for.
+
+        Returns:
+            the tables `campaigns` and `sends`, and the truth of each send.
+        """
+        about = self._rng.integers(0, len(GROUPS), campaigns)
+        through = self._rng.integers(0, len(CHANNELS), campaigns)
+        names = [f"c{number:03d}" for number in range(campaigns)]
+        sends, truths = [], []
+        for name, group, channel in zip(names, about.tolist(), through.tolist(), strict=True):
+            to = np.flatnonzero(self._rng.random(len(self._ids)) < reach)
+            frame, found = self.send(to, self._rng.random(len(to)) < _TOLD, group, channel)
+            sends.append(frame.select(pl.lit(name).alias("campaign_id"), pl.all()))
+            truths.append(found)
+        made = pl.DataFrame(
+            {
+                "campaign_id": names,
+                "group": [GROUPS[g] for g in about],
+                "channel": [CHANNELS[c] for c in through],
+            }
+        )
+        joined = (
             np.concatenate([getattr(t, name) for t in truths])
             for name in ("click", "order_told", "order_held")
         )
-    )
-    return made, pl.concat(rows), joined
+        return made, pl.concat(sends), CampaignTruth(*joined)
 
 
-def _mean_taste(truth: Truth, categories: int) -> Floats:
-    """Of the items of each category, shape [categories, tastes]."""
-    sums = np.zeros((categories, truth.item_taste.shape[1]))
+def _mean_taste(truth: Truth, groups: int) -> Floats:
+    """Of the items of each group, shape [groups, tastes]."""
+    sums = np.zeros((groups, truth.item_taste.shape[1]))
     np.add.at(sums, truth.item_category, truth.item_taste)
-    counts = np.bincount(truth.item_category, minlength=categories)
+    counts = np.bincount(truth.item_category, minlength=groups)
     return sums / np.maximum(counts, 1)[:, None]

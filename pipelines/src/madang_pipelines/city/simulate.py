@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from madang_pipelines.city.campaigns import CampaignWorld
 from madang_pipelines.city.deliveries import DeliveryTruth, deliver
 from madang_pipelines.city.names import CATEGORIES, DISTRICTS, NAMES
 from madang_pipelines.city.truth import Floats, Ints, Truth, kilometres
@@ -22,6 +23,7 @@ DAY_MS, HOUR_MS = 86_400_000, 3_600_000
 SEOUL = Clock(utc_offset_hours=9)
 _TASTE = 8
 _SHOWN = 15
+_CAMPAIGNS, _REACH = 24, 0.5
 # The first days only build features, the last are held out.
 _PERIOD_OF_DAY = np.repeat([0, 1, 2, 3, 4], [12, 5, 4, 4, 3])
 DAYS = len(_PERIOD_OF_DAY)
@@ -48,6 +50,7 @@ class City:
     tables: Tables
     truth: Truth
     deliveries: DeliveryTruth
+    outreach: CampaignWorld
 
 
 def simulate(size: CitySize, progress: Callable[[float], None] = lambda _: None) -> City:
@@ -68,7 +71,11 @@ def simulate(size: CitySize, progress: Callable[[float], None] = lambda _: None)
         progress((day + 1) / DAYS)
     sessions, impressions, actions = (pl.concat(frames) for frames in zip(*days, strict=True))
     orders, deliveries = deliver(sessions, impressions, items, START_MS, size.seed)
+    outreach = CampaignWorld(users, truth, size.seed)
+    campaigns, sends, _ = outreach.run(_CAMPAIGNS, _REACH)
     frames = {
+        "campaigns": campaigns,
+        "sends": sends,
         "users": users,
         "items": items,
         "orders": orders,
@@ -77,7 +84,7 @@ def simulate(size: CitySize, progress: Callable[[float], None] = lambda _: None)
         "actions": actions,
     }
     tables = Tables("simulated city", frames, SEOUL, int(_PERIOD_OF_DAY[-1]) + 1)
-    return City(tables, truth, deliveries)
+    return City(tables, truth, deliveries, outreach)
 
 
 def _users(rng: np.random.Generator, size: CitySize) -> tuple[pl.DataFrame, dict[str, Any]]:

@@ -1,76 +1,162 @@
-"""What models read of a user and a campaign."""
+"""What models read of a user, of a preference group, and of how messages were answered before."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from madang_pipelines.city.campaigns import CHANNELS
 from madang_pipelines.tables import Tables
+from madang_targeting.model import Layout
+from madang_targeting.trees import TreeTraining, probabilities, train_trees
 
 Floats = NDArray[np.floating]
-_ABOUT = ("age_band", "gender", "home_district")
+_KNOWN = ["age_band", "gender", "home_district"]
+_EVENTS = {"clicks": "click", "orders": "order"}
+_PREFERENCES = {"opens": "click", "likes": "order"}
+_ANSWERS = {"told": pl.col("told"), "answered": pl.col("clicked")}
+_LEAST = 20
 
 
-def send_inputs(tables: Tables, campaigns: pl.DataFrame, sends: pl.DataFrame) -> Floats:
-    """Inputs of each send: who the user is, what they did before the held-out period in all and
-    with the campaign's category, and how they answered campaigns before this one by channel.
-
-    Returns:
-        shape [n, columns].
-    """
-    did = _deeds(tables)
-    joined = (
-        sends.with_row_index("row")
-        .join(campaigns, "campaign_id", maintain_order="left")
-        .join(tables.frames["users"].select("user_id", *_ABOUT), "user_id", maintain_order="left")
-        .join(did.group_by("user_id").agg(pl.col("clicks", "orders").sum()), "user_id", how="left")
-        .join(
-            did.rename({"clicks": "category_clicks", "orders": "category_orders"}),
-            ["user_id", "category"],
-            how="left",
-        )
-        .sort("row")
-        .with_columns(pl.col("channel").replace_strict(CHANNELS, range(len(CHANNELS))))
-        .with_columns(*_answers())
-    )
-    counts = ("clicks", "orders", "category_clicks", "category_orders")
-    return (
-        joined.select(
-            *_ABOUT,
-            "category",
-            "channel",
-            *(pl.col(name).fill_null(0).log1p() for name in counts),
-            (pl.col("category_orders").fill_null(0) + 0.5)
-            .truediv(pl.col("orders").fill_null(0) + 8)
-            .alias("category_share"),
-            "^told_.*$",
-            "^answered_.*$",
-        )
-        .cast(pl.Float64)
-        .to_numpy()
+def layout_of(tables: Tables) -> Layout:
+    """The columns of an audience made of these tables."""
+    items = tables.frames["items"].filter(pl.col("category_name") != "")
+    channels = sorted(tables.frames["campaigns"]["channel"].unique().to_list())
+    answers = [f"{name}_{channel}" for channel in channels for name in _ANSWERS]
+    return Layout(
+        about=[*_KNOWN, *_EVENTS, *answers],
+        by_group=[*_EVENTS, *_PREFERENCES],
+        groups=sorted(items["category_name"].unique().to_list()),
+        channels=channels,
     )
 
 
-def _deeds(tables: Tables) -> pl.DataFrame:
-    """Clicks and orders of each user and category before the held-out period."""
-    return (
-        tables.frames["actions"]
-        .filter(pl.col("period") < tables.test_period)
-        .join(tables.frames["items"].select("item_id", "category"), "item_id")
-        .group_by("user_id", "category")
-        .agg(
-            (pl.col("type") == "click").sum().alias("clicks"),
-            (pl.col("type") == "order").sum().alias("orders"),
-        )
+def user_columns(tables: Tables, layout: Layout, training: TreeTraining) -> pl.DataFrame:
+    """All of the layout but answers, as of the held-out period: `user_id` and a column each."""
+    before, now = (
+        _deeds(tables, layout, period) for period in (tables.test_period - 1, tables.test_period)
     )
+    return now.with_columns(_preferences(tables, layout, before, now, training))
 
 
-def _answers() -> list[pl.Expr]:
-    """How often the user was told before, and opened it, by channel; campaigns come in order."""
+def _deeds(tables: Tables, layout: Layout, period: int) -> pl.DataFrame:
+    """Who users are, and the logarithms of what they did before a period, in all and by group."""
+    did = _actions(tables).filter(pl.col("period") < period)
+    users = tables.frames["users"].select("user_id", *_KNOWN)
+    for column, kind in _EVENTS.items():
+        own = did.filter(pl.col("type") == kind)
+        groups = pl.col("group").cast(pl.Enum(layout.groups))
+        counts = own.with_columns(groups).pivot(
+            "group", index="user_id", values="period", aggregate_function="len"
+        )
+        wide = counts.select(
+            "user_id",
+            *(
+                (pl.col(g) if g in counts.columns else pl.lit(0)).alias(f"{column}.{g}")
+                for g in layout.groups
+            ),
+        )
+        users = users.join(wide, "user_id", how="left", maintain_order="left")
+        names = [f"{column}.{g}" for g in layout.groups]
+        users = users.with_columns(pl.col(names).fill_null(0)).with_columns(
+            pl.sum_horizontal(names).log1p().alias(column), pl.col(names).log1p()
+        )
+    return users
+
+
+def _actions(tables: Tables) -> pl.DataFrame:
+    items = tables.frames["items"].select("item_id", group="category_name")
+    return tables.frames["actions"].join(items, "item_id")
+
+
+def _preferences(
+    tables: Tables,
+    layout: Layout,
+    before: pl.DataFrame,
+    now: pl.DataFrame,
+    training: TreeTraining,
+) -> list[pl.Series]:
+    """P(a user opens, orders from a group in a period), by a model each that is learned from the
+    period before."""
+    names = [c for c in now.columns if c != "user_id"]
+    then, inputs = (frame.select(names).cast(pl.Float64).to_numpy() for frame in (before, now))
+    did = _actions(tables).filter(pl.col("period") == tables.test_period - 1)
     found = []
-    for code, name in enumerate(CHANNELS):
-        own = pl.col("channel") == code
-        for column, what in ((own & pl.col("told"), "told"), (own & pl.col("clicked"), "answered")):
-            before = column.cast(pl.Int64)
-            found.append((before.cum_sum() - before).over("user_id").alias(f"{what}_{name}"))
+    for column, kind in _PREFERENCES.items():
+        by_group = dict(did.filter(pl.col("type") == kind).partition_by("group", as_dict=True))
+        for group in layout.groups:
+            own = by_group.get((group,), did.head(0))
+            target = before["user_id"].is_in(own["user_id"].implode()).to_numpy()
+            if target.sum() < _LEAST:
+                probability = np.full(len(now), target.mean())
+            else:
+                trees = train_trees(then, target.astype(np.float64), training)
+                probability = probabilities(trees, inputs)
+            found.append(pl.Series(f"{column}.{group}", probability))
     return found
+
+
+def recipients(
+    users: pl.DataFrame, layout: Layout, campaigns: pl.DataFrame, sends: pl.DataFrame
+) -> pl.DataFrame:
+    """Sends with their campaign's group and channel, and all columns of the layout; answers as they
+    were before the send, as campaigns come in their order."""
+    joined = sends.join(campaigns, "campaign_id", maintain_order="left")
+    return joined.join(users, "user_id", maintain_order="left").with_columns(
+        ((event & own).cast(pl.Int64).cum_sum() - (event & own).cast(pl.Int64))
+        .over("user_id")
+        .alias(name)
+        for name, event, own in _answers(layout)
+    )
+
+
+def audience(
+    users: pl.DataFrame, layout: Layout, campaigns: pl.DataFrame, sends: pl.DataFrame
+) -> pl.DataFrame:
+    """Users with all columns of the layout, as of now."""
+    answers = (
+        sends.join(campaigns, "campaign_id")
+        .group_by("user_id")
+        .agg((event & own).sum().alias(name) for name, event, own in _answers(layout))
+    )
+    names = [name for name, _, _ in _answers(layout)]
+    joined = users.join(answers, "user_id", how="left", maintain_order="left")
+    return joined.with_columns(pl.col(names).fill_null(0)).select(
+        "user_id", pl.col(layout.columns()).cast(pl.Float32)
+    )
+
+
+def _answers(layout: Layout) -> list[tuple[str, pl.Expr, pl.Expr]]:
+    """Columns of answers: name, what happened, and whether by that channel."""
+    return [
+        (f"{name}_{channel}", event, pl.col("channel") == channel)
+        for channel in layout.channels
+        for name, event in _ANSWERS.items()
+    ]
+
+
+def of_own_group(frame: pl.DataFrame, layout: Layout) -> Floats:
+    """What the models of groups read of each recipient, by the group of its campaign, shape
+    [n, columns]."""
+    group = frame["group"].to_numpy()
+    found = np.empty((len(frame), len(layout.of_group(""))))
+    for name in layout.groups:
+        own = group == name
+        found[own] = frame.filter(own).select(layout.of_group(name)).cast(pl.Float64).to_numpy()
+    return found
+
+
+def send_inputs(frame: pl.DataFrame, layout: Layout) -> Floats:
+    """The same with the channel's and the group's code, for models of all campaigns."""
+    return np.column_stack(
+        [
+            of_own_group(frame, layout),
+            _codes(frame["channel"], layout.channels),
+            _codes(frame["group"], layout.groups),
+        ]
+    )
+
+
+def _codes(names: pl.Series, known: Sequence[str]) -> NDArray[np.int64]:
+    codes: NDArray[np.int64] = names.cast(pl.Enum(list(known))).to_physical().to_numpy()
+    return codes

@@ -3,11 +3,14 @@
 import hashlib
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from pydantic import ValidationError
 
 from madang_runtime.errors import Code, MadangError, reason
@@ -39,35 +42,44 @@ class ModelRegistry:
     def register(
         self,
         name: str,
-        files: dict[str, bytes],
+        files: Mapping[str, bytes | Path],
         *,
         features: list[FeatureRef] | None = None,
         parameters: dict[str, Any] | None = None,
         metrics: dict[str, float] | None = None,
     ) -> str:
-        """Write a new version and return its name. No alias moves."""
+        """Write a new version and return its name. No alias moves.
+
+        A file that is given by its path is copied without being read into memory as a whole.
+        """
         now = datetime.now(UTC)
         version = f"{now:%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}"
         manifest = Manifest(
             name=name,
             version=version,
             created_at=now,
-            files={k: FileEntry(sha256=_sha256(v), size=len(v)) for k, v in files.items()},
+            files={file: _entry(content) for file, content in files.items()},
             features=features or [],
             feature_fingerprint=fingerprint(features or []),
             parameters=parameters or {},
             metrics=metrics or {},
         )
-        self.put(ModelFiles(manifest, files))
+        self._put(manifest, files)
         return version
 
     def put(self, model: ModelFiles) -> None:
         """Write a whole version as it is, such as one of another registry. No alias moves."""
-        folder = self._path(model.manifest.name, model.manifest.version)
+        self._put(model.manifest, model.files)
+
+    def _put(self, manifest: Manifest, files: Mapping[str, bytes | Path]) -> None:
+        folder = self._path(manifest.name, manifest.version)
         self._fs.makedirs(folder, exist_ok=True)
-        for file, content in model.files.items():
-            self._fs.pipe_file(f"{folder}/{file}", content)
-        written = model.manifest.model_dump_json(indent=2).encode()
+        for file, content in files.items():
+            if isinstance(content, Path):
+                self._fs.put_file(str(content), f"{folder}/{file}")
+            else:
+                self._fs.pipe_file(f"{folder}/{file}", content)
+        written = manifest.model_dump_json(indent=2).encode()
         self._write_whole(f"{folder}/manifest.json", written)
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
@@ -124,6 +136,32 @@ class ModelRegistry:
             files[file] = content
         return ModelFiles(manifest, files)
 
+    def fetch(self, name: str, version: str, file: str, folder: Path) -> Path:
+        """A verified file of a version on this machine, for files too big for memory.
+
+        Where the registry is a folder here, that is the file itself; else it is copied into
+        `folder`, once.
+
+        Raises:
+            MadangError: MODEL_NOT_FOUND; MODEL_CORRUPT when the file is missing or differs.
+        """
+        entry = self.manifest(name, version).files.get(file)
+        path = self._path(name, version, file)
+        if entry is None or not self._fs.exists(path):
+            raise _corrupt(name, version, file)
+        here = isinstance(self._fs, LocalFileSystem)
+        local = Path(path) if here else folder / name / version / file
+        if not local.exists():
+            local.parent.mkdir(parents=True, exist_ok=True)
+            part = local.with_name(f"{file}.{secrets.token_hex(4)}.part")
+            self._fs.get_file(path, str(part))
+            part.rename(local)
+        if _entry(local) != entry:
+            if not here:
+                local.unlink()
+            raise _corrupt(name, version, file)
+        return local
+
     def _path(self, *parts: str) -> str:
         for part in parts:
             if not _NAME.fullmatch(part):
@@ -155,6 +193,14 @@ class ModelRegistry:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _entry(content: bytes | Path) -> FileEntry:
+    if isinstance(content, bytes):
+        return FileEntry(sha256=_sha256(content), size=len(content))
+    with content.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(sha256=digest, size=content.stat().st_size)
 
 
 def _corrupt(name: str, version: str, file: str) -> MadangError:

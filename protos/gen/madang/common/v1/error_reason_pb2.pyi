@@ -84,6 +84,24 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ERROR_REASON_ETA_SERVICE_NOT_FOUND (NOT_FOUND): no kind of service of this name is configured."""
     ERROR_REASON_SHOP_NOT_FOUND: _ErrorReason.ValueType  # 26
     """ERROR_REASON_SHOP_NOT_FOUND (NOT_FOUND): nothing says where the shop is."""
+    ERROR_REASON_CHANNEL_NOT_FOUND: _ErrorReason.ValueType  # 27
+    """ERROR_REASON_CHANNEL_NOT_FOUND (NOT_FOUND): no channel of this name is configured, or the model
+    knows none.
+    """
+    ERROR_REASON_CAMPAIGN_NOT_FOUND: _ErrorReason.ValueType  # 28
+    """ERROR_REASON_CAMPAIGN_NOT_FOUND (NOT_FOUND): nobody is known to have been sent it."""
+    ERROR_REASON_PREFERENCE_GROUP_NOT_FOUND: _ErrorReason.ValueType  # 29
+    """ERROR_REASON_PREFERENCE_GROUP_NOT_FOUND (NOT_FOUND): the model has no such preference group."""
+    ERROR_REASON_SEGMENT_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND): there is no segment of this id."""
+    ERROR_REASON_SEGMENT_NOT_DONE: _ErrorReason.ValueType  # 31
+    """ERROR_REASON_SEGMENT_NOT_DONE (FAILED_PRECONDITION): the segment is not made yet, or never was."""
+    ERROR_REASON_SEGMENT_EXISTS: _ErrorReason.ValueType  # 32
+    """ERROR_REASON_SEGMENT_EXISTS (ALREADY_EXISTS): a segment of this id was asked for otherwise."""
+    ERROR_REASON_TOO_FEW_RESPONSES: _ErrorReason.ValueType  # 33
+    """ERROR_REASON_TOO_FEW_RESPONSES (FAILED_PRECONDITION): too few recipients of the reference
+    campaigns did, or did not, do what is wanted, to learn from them.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason is the `reason` of the google.rpc.ErrorInfo that every error carries
@@ -152,4 +170,22 @@ ERROR_REASON_ETA_SERVICE_NOT_FOUND: ErrorReason.ValueType  # 25
 """ERROR_REASON_ETA_SERVICE_NOT_FOUND (NOT_FOUND): no kind of service of this name is configured."""
 ERROR_REASON_SHOP_NOT_FOUND: ErrorReason.ValueType  # 26
 """ERROR_REASON_SHOP_NOT_FOUND (NOT_FOUND): nothing says where the shop is."""
+ERROR_REASON_CHANNEL_NOT_FOUND: ErrorReason.ValueType  # 27
+"""ERROR_REASON_CHANNEL_NOT_FOUND (NOT_FOUND): no channel of this name is configured, or the model
+knows none.
+"""
+ERROR_REASON_CAMPAIGN_NOT_FOUND: ErrorReason.ValueType  # 28
+"""ERROR_REASON_CAMPAIGN_NOT_FOUND (NOT_FOUND): nobody is known to have been sent it."""
+ERROR_REASON_PREFERENCE_GROUP_NOT_FOUND: ErrorReason.ValueType  # 29
+"""ERROR_REASON_PREFERENCE_GROUP_NOT_FOUND (NOT_FOUND): the model has no such preference group."""
+ERROR_REASON_SEGMENT_NOT_FOUND: ErrorReason.ValueType  # 30
+"""ERROR_REASON_SEGMENT_NOT_FOUND (NOT_FOUND): there is no segment of this id."""
+ERROR_REASON_SEGMENT_NOT_DONE: ErrorReason.ValueType  # 31
+"""ERROR_REASON_SEGMENT_NOT_DONE (FAILED_PRECONDITION): the segment is not made yet, or never was."""
+ERROR_REASON_SEGMENT_EXISTS: ErrorReason.ValueType  # 32
+"""ERROR_REASON_SEGMENT_EXISTS (ALREADY_EXISTS): a segment of this id was asked for otherwise."""
+ERROR_REASON_TOO_FEW_RESPONSES: ErrorReason.ValueType  # 33
+"""ERROR_REASON_TOO_FEW_RESPONSES (FAILED_PRECONDITION): too few recipients of the reference
+campaigns did, or did not, do what is wanted, to learn from them.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

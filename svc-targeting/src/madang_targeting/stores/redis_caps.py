@@ -2,14 +2,11 @@
 script, so that nothing comes between."""
 
 import hashlib
-from functools import partial
-from typing import Any
 
 import numpy as np
-import redis
 
-from madang_runtime.changelog.errors import guarded
 from madang_targeting.caps import Bools, Caps, Sends
+from madang_targeting.stores.connection import Connection
 
 _AT_ONCE = 1000
 _CAMPAIGN_BYTES = 10
@@ -62,15 +59,12 @@ class RedisCapStore:
     """Implements `CapStore`.
 
     Args:
-        url: redis:// or rediss://.
-        timeout: seconds to connect or wait for a reply.
+        connection: to the store; closed by who made it.
     """
 
-    def __init__(self, url: str, timeout: float) -> None:
-        self._client: Any = redis.Redis.from_url(
-            url, socket_timeout=timeout, socket_connect_timeout=timeout
-        )
-        self._script = self._client.register_script(_SCRIPT)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._script = connection.client.register_script(_SCRIPT)
 
     def allowed(self, caps: Caps, sends: Sends) -> Bools:
         """See `CapStore.allowed`."""
@@ -79,10 +73,6 @@ class RedisCapStore:
     def record(self, caps: Caps, sends: Sends) -> Bools:
         """See `CapStore.record`."""
         return self._run(caps, sends, record=True)
-
-    def close(self) -> None:
-        """Close connections."""
-        self._client.close()
 
     def _run(self, caps: Caps, sends: Sends, *, record: bool) -> Bools:
         number = {name: i for i, name in enumerate(caps.channels, 1)}
@@ -97,6 +87,10 @@ class RedisCapStore:
         for cap in caps.caps:
             arguments += [number.get(cap.channel, 0), cap.most, cap.seconds]
         keys = [f"caps:{user}" for user in sends.user_ids]
-        parts = [keys[at : at + _AT_ONCE] for at in range(0, len(keys), _AT_ONCE)]
-        found = [guarded(partial(self._script, part, arguments)) for part in parts]
-        return np.array([may for part in found for may in part], bool)
+        run = self._connection.write if record else self._connection.read
+        found: list[int] = []
+        for at in range(0, len(keys), _AT_ONCE):
+            part = keys[at : at + _AT_ONCE]
+            (reply,) = run(lambda pipe, part=part: self._script(part, arguments, client=pipe))  # type: ignore[misc]
+            found += reply
+        return np.array(found, bool)

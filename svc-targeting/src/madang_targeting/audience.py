@@ -1,0 +1,98 @@
+"""The users that segments are made of: a version of a Parquet file, a row a user."""
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from madang_runtime.models.registry import ModelRegistry
+
+AUDIENCE, USERS = "audience", "users.parquet"
+"""Its name in the registry, and the file."""
+USER_ID = "user_id"
+_SAMPLE = 20_000
+_KEPT = 3
+
+
+class Audience:
+    """One version.
+
+    Args:
+        version: its name.
+        path: of the file: USER_ID, and a column a number that models read.
+    """
+
+    def __init__(self, version: str, path: Path) -> None:
+        self.version, self.path = version, path
+        self.size: int = pq.ParquetFile(path).metadata.num_rows
+        self._lock = threading.Lock()
+        self._ids: pa.Array | None = None
+
+    def ids(self, rows: NDArray[np.integer]) -> list[str]:
+        """Who rows are."""
+        found: list[str] = self._all_ids().take(pa.array(rows)).to_pylist()
+        return found
+
+    def rows(self, user_ids: Sequence[str]) -> NDArray[np.int64]:
+        """The rows of users, without those that it lacks."""
+        return _rows(pa.array(list(user_ids), pa.large_string()), self._all_ids())
+
+    def rows_of(self, other: "Audience", rows: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The rows here of another version's rows."""
+        if other.version == self.version:
+            return rows.astype(np.int64)
+        return _rows(other._all_ids().take(pa.array(rows)), self._all_ids())
+
+    def sample(self, columns: Sequence[str]) -> NDArray[np.float32]:
+        """Inputs of users from all over the file, shape [at most 20,000, columns]."""
+        step = max(self.size // _SAMPLE, 1)
+        table = pq.read_table(self.path, columns=list(columns))
+        taken = np.arange(0, self.size, step)
+        return np.stack([table[c].to_numpy()[taken].astype(np.float32) for c in columns], axis=1)
+
+    def _all_ids(self) -> pa.Array:
+        with self._lock:
+            if self._ids is None:
+                column = pq.read_table(self.path, columns=[USER_ID])[USER_ID]
+                self._ids = column.cast(pa.large_string()).combine_chunks()
+            return self._ids
+
+
+def _rows(wanted: pa.Array, ids: pa.Array) -> NDArray[np.int64]:
+    found = pc.index_in(wanted, value_set=ids).drop_null()
+    rows: NDArray[np.int64] = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    return rows
+
+
+class Audiences:
+    """Versions of the audience, the last few of them open.
+
+    Args:
+        registry: where they are.
+        folder: that they are copied to, when the registry is elsewhere.
+    """
+
+    def __init__(self, registry: ModelRegistry, folder: Path) -> None:
+        self._registry, self._folder = registry, folder
+        self._open: dict[str, Audience] = {}
+        self._lock = threading.Lock()
+
+    def get(self, version: str) -> Audience:
+        """A version. Raises: MadangError MODEL_NOT_FOUND, MODEL_CORRUPT."""
+        with self._lock:
+            found = self._open.pop(version, None)
+            if found is None:
+                path = self._registry.fetch(AUDIENCE, version, USERS, self._folder)
+                found = Audience(version, path)
+            self._open[version] = found  # the last used is last
+            while len(self._open) > _KEPT:
+                del self._open[next(iter(self._open))]
+            return found
+
+
+GetAudience = Callable[[str], Audience]

@@ -1,0 +1,46 @@
+"""Where segments and their operations are kept, so that every replica sees the same."""
+
+from typing import NamedTuple, Protocol
+
+from madang.targeting.v1.segment_record_pb2 import SegmentRecord
+from madang.targeting.v1.targeting_pb2 import OperationState
+
+OPEN = (OperationState.OPERATION_STATE_PENDING, OperationState.OPERATION_STATE_RUNNING)
+"""States of operations that somebody must work on."""
+
+
+class Kept(NamedTuple):
+    """A record and which of its versions this is, from 1."""
+
+    record: SegmentRecord
+    version: int
+
+
+class SegmentStore(Protocol):
+    """Versioned records: each change says which version it saw, and fails when that has changed.
+
+    `svc-targeting/tests/test_stores.py` is the suite of all. Every method raises MadangError
+    STORE_UNAVAILABLE.
+    """
+
+    def get(self, segment_id: str) -> Kept | None:
+        """A segment."""
+
+    def put(self, record: SegmentRecord, seen: int, members: bytes | None = None) -> bool:
+        """Replace the version that was seen, 0 where there was none; with the segment's members,
+        once it has them. Whether it was still that."""
+
+    def delete(self, segment_id: str) -> bool:
+        """Forget a segment and its members. Whether there was one."""
+
+    def page(self, after: str, limit: int) -> list[Kept]:
+        """Segments by their ids, behind one."""
+
+    def open_ids(self) -> list[str]:
+        """Segments whose operation is not over, those that were asked for first before others."""
+
+    def members(self, segment_id: str) -> bytes | None:
+        """The packed members of a segment."""
+
+    def close(self) -> None:
+        """Close connections."""
