@@ -44,10 +44,19 @@ RUN pip install -c constraints.txt --no-build-isolation ./svc-ranker
 USER 10001
 ENTRYPOINT ["python", "-m", "madang_ranker"]
 
+# LightGBM needs libgomp, which the base image lacks.
+FROM base AS madang-targeting
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
+COPY svc-targeting svc-targeting
+RUN pip install -c constraints.txt --no-build-isolation ./svc-targeting
+USER 10001
+ENTRYPOINT ["python", "-m", "madang_targeting"]
+
 # Torch, the pipelines and the command `madang`; a small bundle of models lies in /madang/bundle.
 # PIP_EXTRA_INDEX_URL: an index with torch's build for CPUs; without one pip takes that for GPUs.
 FROM base AS madang-trainer
 ARG PIP_EXTRA_INDEX_URL
+RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
 COPY svc-featurestore svc-featurestore
 COPY svc-candidate svc-candidate
 COPY svc-eta svc-eta

@@ -17,6 +17,7 @@ from madang_featurestore.settings import FeatureStoreSettings
 from madang_ranker.consumer import ConsumerSettings
 from madang_ranker.settings import RankerSettings
 from madang_runtime.settings import ServiceSettings
+from madang_targeting.settings import TargetingSettings
 
 CHART = Path(__file__).parent / "madang"
 SETTINGS: dict[str, type[ServiceSettings]] = {
@@ -24,6 +25,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "candidate": CandidateSettings,
     "eta": EtaSettings,
     "ranker": RankerSettings,
+    "targeting": TargetingSettings,
     "consumer": ConsumerSettings,
     "refresher": RefresherSettings,
 }
@@ -31,7 +33,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
 _THE_CHARTS = {
     *("host", "port", "health_port", "metrics_port", "workers", "gateway", "model_registry"),
     *("otlp_endpoint", "sampling_ratio", "drain_seconds", "grace_seconds"),
-    *("store_url", "log_url", "log_synced", "segments", "surfaces", "services"),
+    *("store_url", "log_url", "log_synced", "segments", "surfaces", "services", "caps"),
 }
 _QUANTITY = {
     "type": ["string", "number"],
@@ -49,6 +51,7 @@ _MORE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("global", _OPEN),
     ("surfaces", _OPEN),
     ("etaServices", _OPEN),
+    ("targetingCaps", _OPEN),
     ("*affinity", _OPEN),
     ("*nodeSelector", _TEXTS),
     ("*annotations", _TEXTS),
@@ -88,6 +91,7 @@ _MORE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("*Seconds", {"type": "integer", "minimum": 0}),
     ("*issuer.kind", {"enum": ["Issuer", "ClusterIssuer"]}),
     ("*size", _QUANTITY),
+    ("*tmpSize", _QUANTITY),
     ("verify.l*", {"type": "number"}),
 )
 

@@ -17,6 +17,7 @@ from madang.candidate.v1 import candidate_pb2
 from madang.eta.v1 import eta_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang.ranker.v1 import ranker_pb2
+from madang.targeting.v1 import targeting_pb2
 from madang_cli.mesh.mesh import LocalMesh, wait_for
 from madang_cli.traces import all_spans
 from madang_gateway.services import SERVICES
@@ -54,6 +55,11 @@ def driven(mesh: LocalMesh, clients: Clients) -> LocalMesh:
         scope=eta_pb2.BufferScope(shop_id=item), reason="watched", author="test", removed=True
     )
     clients.eta.SetTimeBuffer(eta_pb2.SetTimeBufferRequest(buffer=buffer), timeout=5)
+    spec = targeting_pb2.SegmentSpec(groups=["치킨"], channel="push", goal=1, size=10)
+    create = targeting_pb2.CreateSegmentRequest(segment_id=item, spec=spec)
+    clients.targeting.CreateSegment(create, timeout=5)
+    estimate = targeting_pb2.EstimateAudienceRequest(groups=["치킨"], channel="push", goal=1)
+    clients.targeting.EstimateAudience(estimate, timeout=5)
     explain = ranker_pb2.ExplainRequest(request_id=page.request_id)
     assert wait_for(lambda: answers(lambda: clients.ranker.Explain(explain, timeout=5)))
     similar = candidate_pb2.RetrieveSimilarRequest(item_id=ids[0])

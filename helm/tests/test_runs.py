@@ -25,6 +25,7 @@ from madang_featurestore.settings import FeatureStoreSettings
 from madang_gateway.__main__ import main as write_gateway
 from madang_ranker.consumer import ConsumerSettings
 from madang_ranker.settings import RankerSettings
+from madang_targeting.settings import TargetingSettings
 
 SETTINGS = dict(
     zip(
@@ -34,6 +35,7 @@ SETTINGS = dict(
             CandidateSettings,
             EtaSettings,
             RankerSettings,
+            TargetingSettings,
             ConsumerSettings,
             RefresherSettings,
         ),
@@ -50,7 +52,8 @@ def only(name, preset="default", **over):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_a_service_understands_its_environment(preset, name, monkeypatch):
-    container = only(name, preset, surfaces={"home": {}}, etaServices={"x": {"model": "m"}})
+    own = {"etaServices": {"x": {"model": "m"}}, "targetingCaps": {"channels": ["fax"]}}
+    container = only(name, preset, surfaces={"home": {}}, **own)
     prefix = f"MADANG_{name.upper()}_"
     for variable in container["env"]:
         monkeypatch.setenv(variable["name"], variable.get("value", "secret"))

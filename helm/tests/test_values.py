@@ -2,7 +2,10 @@
 
 import helm_python
 import pytest
+import yaml
 from charts import COMPONENTS, environment, named, objects, pods, render
+
+from madang_targeting.caps import Caps
 
 WRONG = [
     ({"components": {"ranker": {"replicas": "two"}}}, "/components/ranker/replicas.*want integer"),
@@ -143,6 +146,16 @@ def test_surfaces_of_ones_own_are_read_by_who_needs_them():
         (container,) = pods(made)[f"madang-{name}"]["spec"]["containers"]
         reads = f"MADANG_{name.upper()}_SURFACES" in environment(container)
         assert reads == (name in ("ranker", "consumer"))
+
+
+def test_caps_of_ones_own_are_read_by_who_needs_them():
+    made = objects(targetingCaps={"channels": ["fax"], "caps": [{"most": 1, "seconds": 60}]})
+    file = named(made, "madang-targeting-caps")["data"]["targeting-caps.yaml"]
+    assert Caps.model_validate(yaml.safe_load(file)).on("fax")[0].most == 1
+    for name in COMPONENTS:
+        (container,) = pods(made)[f"madang-{name}"]["spec"]["containers"]
+        path = environment(container).get(f"MADANG_{name.upper()}_CAPS")
+        assert path == ("/etc/madang/targeting-caps.yaml" if name == "targeting" else None)
 
 
 def test_kinds_of_service_of_ones_own_are_read_by_who_needs_them():

@@ -117,9 +117,10 @@ def test_open_bandit_files_are_read_and_bad_rows_set_aside(tmp_path):
             ],
         ),
     ):
-        (tmp_path / policy / "all").mkdir(parents=True)
-        (tmp_path / policy / "all" / "all.csv").write_text("\n".join([header, *rows]))
-    (campaign,) = load_campaigns(tmp_path.parent)
+        folder = tmp_path / "below" / policy / "all"
+        folder.mkdir(parents=True)
+        (folder / "all.csv").write_text("\n".join([header, *rows]))
+    (campaign,) = load_campaigns(tmp_path)
     assert campaign.policies["bts"].tolist() == [[1, 0], [0, 1]]
     assert campaign.policies["random"].tolist() == [[0.5, 0.5], [0.5, 0.5]]
     assert campaign.quality[1].rows == [
@@ -130,7 +131,7 @@ def test_open_bandit_files_are_read_and_bad_rows_set_aside(tmp_path):
     found = evaluate(campaign.logs["random"], campaign.policies["bts"])
     assert found.estimates["IPS"].value == pytest.approx(0.5)
     with pytest.raises(MissingFilesError, match="random and bts"):
-        load_campaigns(tmp_path / "bts")
+        load_campaigns(tmp_path / "below" / "bts")
 
 
 def test_rows_that_are_not_independent_widen_the_interval():

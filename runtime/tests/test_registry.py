@@ -58,6 +58,24 @@ def test_register_alias_load(registry):
     assert registry.names() == ["m"]
 
 
+def test_a_big_file_is_put_and_fetched_by_its_path(registry, tmp_path):
+    given = tmp_path / "given.bin"
+    given.write_bytes(b"abc" * 1000)
+    version = registry.register("m", {"big.bin": given, "a.bin": b"abc"})
+    found = registry.fetch("m", version, "big.bin", tmp_path / "copies")
+    assert found.read_bytes() == given.read_bytes()
+    again = registry.fetch("m", version, "big.bin", tmp_path / "copies")
+    assert (again, again.stat().st_mtime_ns) == (found, found.stat().st_mtime_ns)
+    assert registry.load("m", version).files["big.bin"] == given.read_bytes()
+    found.write_bytes(b"abd" * 1000)
+    corrupt = reason.ERROR_REASON_MODEL_CORRUPT
+    for file in ("big.bin", "none.bin"):
+        assert (
+            refused(lambda f=file: registry.fetch("m", version, f, tmp_path / "copies")) == corrupt
+        )
+    assert not list(tmp_path.rglob("*.part"))
+
+
 def test_a_version_of_another_registry(registry, tmp_path):
     other = ModelRegistry(f"file://{tmp_path}/other")
     version = other.register("m", {"a.bin": b"abc"}, metrics={"auc": 0.7})

@@ -6,9 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from pydantic import ValidationError
 
-from madang_targeting.caps import Caps, Sends
+from madang_targeting.caps import Caps, Sends, load_caps
+from madang_targeting.stores.connection import Connection
 from madang_targeting.stores.memory import MemoryCapStore
-from madang_targeting.stores.redis import RedisCapStore
+from madang_targeting.stores.redis_caps import RedisCapStore
 
 DAY, HOUR = 86_400, 3_600
 CAPS = Caps.model_validate(
@@ -29,9 +30,9 @@ def store(request):
     if request.param == "memory":
         yield MemoryCapStore()
         return
-    made = RedisCapStore(request.getfixturevalue("valkey"), 2.0)
-    yield made
-    made.close()
+    connection = Connection(request.getfixturevalue("valkey"), 2.0)
+    yield RedisCapStore(connection)
+    connection.close()
 
 
 @pytest.fixture
@@ -100,6 +101,10 @@ def test_concurrent_senders_never_send_too_much(store):
     with ThreadPoolExecutor(64) as pool:
         found = list(pool.map(lambda _: store.record(CAPS, sends(users)), range(64)))
     assert sum(found).tolist() == [2] * 300
+
+
+def test_the_built_in_caps_are_caps():
+    assert load_caps(None).on("push")
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from madang_targeting.calibration import Calibration, rate_interval
-from madang_targeting.curve import Histogram, best_cut, bins_of, reach_curve
+from madang_targeting.calibration import Calibration, campaign_spread, foretold, rate_interval
+from madang_targeting.curve import Histogram, Unions, bins_of
 from madang_targeting.lookalike import train_response
-from madang_targeting.members import Members, hold_out
-from madang_targeting.scoring import StoppedError, score_audience, take
-from madang_targeting.trees import TreeTraining
+from madang_targeting.members import Members, drawn
+from madang_targeting.scoring import Parts, Scores, score_audience
+from madang_targeting.trees import StoppedError, TreeTraining
 from madang_targeting.uplift import qini, qini_curve, train_uplift
 
 QUICK = TreeTraining(rounds=120, learning_rate=0.1, threads=1)
@@ -101,46 +101,81 @@ def union(first, second, cut):
 
 
 def histogram(first, second, expected, bins):
-    counts, response = np.zeros((bins, bins)), np.zeros((bins, bins))
+    counts, sums = np.zeros((bins, bins)), np.zeros((len(expected), bins, bins))
     np.add.at(counts, (first, second), 1)
-    np.add.at(response, (first, second), expected)
-    return Histogram(counts, response)
+    for own, values in zip(sums, expected, strict=True):
+        np.add.at(own, (first, second), values)
+    return Histogram(counts, sums)
 
 
-@pytest.mark.parametrize("size", [1, 100, 1000, 3999])
-def test_the_cut_is_the_best_or_that_is_big_enough(size):
+@pytest.fixture
+def crowd():
+    """Two scores of 4,000 users in 12 bins, what is expected of them, and their ORs."""
     rng = np.random.default_rng(0)
     bins, n = 12, 4000
     first, second = rng.integers(0, bins, n), rng.integers(0, bins, n)
-    expected = 0.01 + 0.02 * first / bins + 0.05 * (second / bins) ** 2 + 0.01 * rng.random(n)
-    cut = best_cut(histogram(first, second, expected, bins), size)
+    goal = 0.01 + 0.02 * first / bins + 0.05 * (second / bins) ** 2 + 0.01 * rng.random(n)
+    expected = np.stack([goal, 0.3 * goal])
+    return first, second, expected, Unions(histogram(first, second, expected, bins))
+
+
+@pytest.mark.parametrize("size", [1, 100, 1000, 3999])
+def test_the_cut_is_the_best_or_that_is_big_enough(crowd, size):
+    first, second, expected, unions = crowd
+    cut = unions.best(size)
     taken = union(first, second, cut)
-    assert taken.sum() == cut.size >= size
-    assert expected[taken].sum() == pytest.approx(cut.response)
-    for a in range(bins + 1):
-        for b in range(bins + 1):
+    assert taken.sum() == pytest.approx(cut.size)
+    assert cut.size >= size
+    assert expected[:, taken].sum(1) == pytest.approx(cut.expected)
+    for a in range(13):
+        for b in range(13):
             other = (first >= a) | (second >= b)
-            smallest = all(
-                ((first >= a) | (second >= c)).sum() < size for c in range(b + 1, bins + 1)
-            )
-            if other.sum() >= size and smallest:
-                assert expected[other].mean() <= expected[taken].mean() + 1e-12
+            if other.sum() >= size:
+                assert expected[0, other].mean() <= expected[0, taken].mean() + 1e-9
 
 
-def test_more_than_there_are_is_everybody():
-    cut = best_cut(Histogram(np.ones((3, 3)), np.ones((3, 3))), 100)
-    assert cut.size == 9
+@pytest.mark.parametrize("rate", [0.02, 0.04, 0.06])
+def test_a_wanted_rate_is_had_by_the_largest_or(crowd, rate):
+    first, second, expected, unions = crowd
+    cut = unions.largest(rate)
+    taken = union(first, second, cut)
+    assert expected[0, taken].mean() >= rate
+    for a in range(13):
+        for b in range(13):
+            other = (first >= a) | (second >= b)
+            if other.any() and expected[0, other].mean() >= rate + 1e-9:
+                assert other.sum() <= taken.sum()
+
+
+def test_nobody_is_taken_when_nobody_is_good_enough(crowd):
+    first, second, _, unions = crowd
+    assert unions.largest(0.9).size == 0
+    assert not union(first, second, unions.largest(0.9)).any()
+    assert unions.everybody.size == unions.best(10**9).size == 4000
+
+
+def test_the_curve_has_the_best_or_of_each_size_and_falls(crowd):
+    _, _, expected, unions = crowd
+    curve = unions.curve(10)
+    sizes = [cut.size for cut in curve]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == pytest.approx(4000)
+    for cut in curve:
+        assert cut.expected[0] == pytest.approx(unions.best(cut.size).expected[0])
+    rates = [cut.expected[0] / cut.size for cut in curve]
+    assert rates[0] > 1.3 * rates[-1]
+    assert rates[-1] == pytest.approx(expected[0].mean())
+
+
+def test_an_audience_of_nobody_has_a_curve_of_nothing():
+    unions = Unions(Histogram(np.zeros((3, 3)), np.zeros((2, 3, 3))))
+    assert unions.curve(10) == []
+    assert unions.best(10).size == unions.largest(0.1).size == 0
 
 
 def test_bins_are_even_in_the_logarithm():
     found = bins_of(np.array([0.0, 1e-4, 1e-2, 0.999, 1.0]), 100)
     assert found.tolist() == [0, 0, 50, 99, 99]
-
-
-def test_the_curve_falls_with_reach():
-    sizes, rates = reach_curve(np.array([0.1, 0.4, 0.2, 0.3]), 4)
-    assert sizes.tolist() == [1, 2, 3, 4]
-    assert rates.tolist() == pytest.approx([0.4, 0.35, 0.3, 0.25])
 
 
 def rows_of(members):
@@ -153,25 +188,22 @@ def test_members_survive_packing_and_combine():
     assert rows_of(Members.any_of([a, b, c])) == [1, 2, 5, 8, 9, 70_000]
     assert rows_of(Members.all_of([a, b, c])) == [5]
     assert rows_of(a.without([b, c])) == [1, 70_000]
-    assert rows_of(a.first(2)) == [1, 5]
+    assert a.rows().tolist() == [1, 5, 9, 70_000]
     assert (5 in a, 6 in a, len(a)) == (True, False, 4)
     assert not len(Members.any_of([])) + len(Members.all_of([]))
     with pytest.raises(ValueError, match="no roaring bitmap"):
         Members.unpack(b"half of one")
 
 
-def test_who_is_held_out_stays_so_and_is_drawn_by_chance():
-    whole = Members.of_rows(np.arange(200_000))
-    told, held = hold_out(whole, 0.1, "c1")
-    assert len(told) + len(held) == 200_000
-    assert len(held) / 200_000 == pytest.approx(0.1, abs=0.005)
-    small_told, small_held = hold_out(whole.first(1000), 0.1, "c1")
-    assert set(rows_of(small_held)) == {r for r in rows_of(held) if r < 1000}
-    _, other = hold_out(whole, 0.1, "c2")
-    both = Members.all_of([held, other])
-    assert len(both) / 200_000 == pytest.approx(0.01, abs=0.002), "campaigns draw for themselves"
-    assert len(hold_out(whole, 0.0, "")[1]) == 0
-    assert len(small_told) + len(small_held) == 1000
+def test_who_is_drawn_stays_so_and_campaigns_draw_for_themselves():
+    users = [f"u{i}" for i in range(100_000)]
+    held = drawn(users, 0.1, "c1")
+    assert held.mean() == pytest.approx(0.1, abs=0.005)
+    assert (drawn(users[500:900], 0.1, "c1") == held[500:900]).all(), "whoever else is there"
+    assert held[drawn(users, 0.05, "c1")].all(), "a larger share holds the smaller"
+    both = held & drawn(users, 0.1, "c2")
+    assert both.mean() == pytest.approx(0.01, abs=0.002)
+    assert not drawn(users, 0.0, "").any()
 
 
 @pytest.fixture
@@ -182,23 +214,31 @@ def audience(tmp_path):
     frame = frame.with_columns(pl.col("c").cast(pl.Float64))
     path = tmp_path / "users.parquet"
     frame.write_parquet(path, row_group_size=7000)
-    return str(path), frame
+    return path, frame
+
+
+def scorer(inputs):
+    first, second = (0.3 * inputs[:, i].astype(float) ** 9 for i in (0, 1))
+    return Scores(first, second, np.stack([(first + second) / 2, first]))
 
 
 def test_an_audience_is_scored_in_parts_and_the_best_are_taken(audience):
     path, frame = audience
-    models = (lambda x: 0.3 * x[:, 0] ** 9, lambda x: 0.3 * x[:, 1] ** 9)
     seen = []
-    scored = score_audience(path, ["a", "b", "c"], models, seen.append)
+    scored = score_audience(Parts(path, ["a", "b", "c"]), scorer, progress=seen.append)
     assert seen[-1] == 1
-    assert len(scored) == scored.histogram.counts.sum() == 50_000
-    members, cut = take(scored, 5000)
-    assert len(members) == cut.size
-    assert 5000 <= cut.size < 5400
+    assert scored.histogram.counts.sum() == 50_000
+    whole = Unions(scored.histogram).best(5000)
+    rows, same = scored.take(whole)
+    assert same is whole
+    assert 5000 <= len(rows) == whole.size < 5400
+    rows, cut = scored.take(whole, 5000)
+    assert len(rows) == cut.size == 5000
+    assert cut.expected[0] / 5000 >= whole.expected[0] / whole.size
     a, b = (frame[name].to_numpy() for name in "ab")
     expected = 0.15 * (a**9 + b**9)
-    rows = np.array(rows_of(members))
-    assert expected[rows].sum() == pytest.approx(cut.response, rel=1e-6)
+    assert expected[rows].sum() == pytest.approx(cut.expected[0], rel=1e-3)
+    assert (0.3 * a**9)[rows].sum() == pytest.approx(cut.expected[1], rel=1e-3)
     best = np.sort(expected)[::-1][: len(rows)].mean()
     assert expected[rows].mean() > 0.85 * best
     for alone in (a, b):  # one score alone, cut to as many users
@@ -206,10 +246,50 @@ def test_an_audience_is_scored_in_parts_and_the_best_are_taken(audience):
         assert expected[rows].mean() > expected[only].mean()
 
 
+def test_only_who_is_eligible_is_counted_and_taken(audience):
+    path, frame = audience
+    eligible = frame["b"].to_numpy() < 0.5
+    scored = score_audience(Parts(path, ["a", "b"]), scorer, eligible)
+    assert scored.histogram.counts.sum() == eligible.sum()
+    rows, cut = scored.take(Unions(scored.histogram).best(1000))
+    assert len(rows) == cut.size
+    assert eligible[rows].all()
+
+
 def test_scoring_can_be_called_off_and_needs_its_columns(audience):
     path, _ = audience
-    zero = (lambda x: np.zeros(len(x)),) * 2
     with pytest.raises(StoppedError):
-        score_audience(path, ["a"], zero, stopped=lambda: True)
+        score_audience(Parts(path, ["a", "b"]), scorer, stopped=lambda: True)
     with pytest.raises(KeyError, match="no column 'z'"):
-        score_audience(path, ["a", "z"], zero)
+        Parts(path, ["a", "z"])
+
+
+def test_training_can_be_called_off():
+    rng, x, click = people()
+    asked = iter(range(100))
+    training = TreeTraining(rounds=120, threads=1, stopped=lambda: next(asked) > 5)
+    with pytest.raises(StoppedError):
+        train_response(x, rng.random(len(x)) < click, training)
+
+
+@pytest.mark.parametrize(("between", "sends"), [(0.0, 400), (0.4, 400), (0.4, 20_000)])
+def test_what_is_foretold_of_campaigns_holds_as_often_as_it_says(between, sends):
+    """Campaigns that differ from what is expected of them: their spread is found again, and the
+    intervals that follow from it hold nine new ones in ten."""
+    rng = np.random.default_rng(0)
+    rate = 0.2
+    true = 1 / (1 + np.exp(-(np.log(rate / (1 - rate)) + rng.normal(0, between, 600))))
+    came = rng.binomial(sends, true)
+    numbers = np.repeat(np.arange(300), sends)
+    outcomes = np.concatenate([np.arange(sends) < k for k in came[:300]])
+    spread = campaign_spread(np.full(len(numbers), rate), outcomes, numbers)
+    assert spread == pytest.approx(between, abs=0.06)
+    low, high = foretold(rate, sends, spread)
+    new = came[300:] / sends
+    assert ((low <= new) & (new <= high)).mean() == pytest.approx(0.9, abs=0.06)
+
+
+def test_of_nobody_nothing_is_foretold():
+    assert foretold(0.2, 0, 0.5) == (0.2, 0.2)
+    assert foretold(0.0, 100, 0.5) == (0.0, 0.0)
+    assert campaign_spread(np.full(9, 0.1), np.zeros(9), np.zeros(9, int)) == 0.0

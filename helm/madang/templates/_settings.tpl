@@ -23,6 +23,7 @@
 {{- if has $name (list "candidate" "consumer") }}{{ $_ := set $settings "segments" $root.Values.segments }}{{ end -}}
 {{- if and $root.Values.surfaces (has $name (list "ranker" "consumer")) }}{{ $_ := set $settings "surfaces" "/etc/madang/surfaces.yaml" }}{{ end -}}
 {{- if and $root.Values.etaServices (has $name (list "eta" "refresher")) }}{{ $_ := set $settings "services" "/etc/madang/eta-services.yaml" }}{{ end -}}
+{{- if and $root.Values.targetingCaps (eq $name "targeting") }}{{ $_ := set $settings "caps" "/etc/madang/targeting-caps.yaml" }}{{ end -}}
 {{- range $key, $value := mergeOverwrite $settings ($own.settings | default dict) }}
 - name: {{ $prefix }}{{ upper $key }}
   value: {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ toJson $value | quote }}{{ end }}

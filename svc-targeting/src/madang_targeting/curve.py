@@ -81,6 +81,8 @@ class Unions:
         # Of the ORs down to each size the best so far.
         leads = np.maximum.accumulate(rates)
         best = np.maximum.accumulate(np.where(rates >= leads, np.arange(len(rates)), 0))
+        if sizes[0] < 0.5:
+            return []
         wanted = np.unique(np.ceil(np.linspace(0, sizes[0], points + 1)[1:]))
         at = np.searchsorted(-sizes, -(wanted - 0.5), side="right") - 1
         cuts = [self._cut(int(order[best[i]])) for i in at.tolist() if i >= 0]

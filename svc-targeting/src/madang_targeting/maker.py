@@ -116,7 +116,7 @@ class SegmentMaker:
         )
         unions = Unions(scored.histogram)
         cut = unions.best(spec.size) if spec.size else unions.largest(spec.least_rate)
-        rows = scored.rows(cut)
+        rows, cut = scored.take(cut, spec.size)
         parts_of = self._split(segment_id, spec, audience, rows)
         in_order = sorted(OUTCOMES, key=lambda o: o != spec.goal)
         spread = [model.spread[OUTCOMES[o]] for o in in_order]
@@ -124,10 +124,6 @@ class SegmentMaker:
         def point(cut: Cut) -> pb.CurvePoint:
             return curve_point(cut, spec.goal, spread)
 
-        first, second = (
-            (axis >= level) & eligible
-            for axis, level in ((scored.first, cut.first), (scored.second, cut.second))
-        )
         result = pb.SegmentResult(
             size=len(rows),
             main_size=len(parts_of[0]),
@@ -136,8 +132,8 @@ class SegmentMaker:
             audience_size=int(eligible.sum()),
             expected=point(cut),
             everybody=point(unions.everybody),
-            by_lookalike=int(first.sum()) if len(known.did) else 0,
-            by_preference=int(second.sum()),
+            by_lookalike=int((scored.first[rows] >= cut.first).sum()) if len(known.did) else 0,
+            by_preference=int((scored.second[rows] >= cut.second).sum()),
             curve=[point(c) for c in unions.curve(CURVE_POINTS)],
             learned_from=len(known.did),
             responded=int(known.did.sum()),

@@ -1,7 +1,7 @@
 """Scores an audience that need not fit into memory, and takes the segment that is wanted."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,10 +49,23 @@ class Scored:
     eligible: NDArray[np.bool_]
     histogram: Histogram
 
-    def rows(self, cut: Cut) -> NDArray[np.int64]:
-        """Whom a cut takes, rising."""
+    def take(self, cut: Cut, most: int = 0) -> tuple[NDArray[np.int64], Cut]:
+        """Whom a cut takes, rising, and what is expected of them.
+
+        Scores have steps, on which many users stand: beyond `most` users those of whom least is
+        expected are left out, on the same step by chance.
+        """
         either = (self.first >= cut.first) | (self.second >= cut.second)
-        return np.flatnonzero(either & self.eligible)
+        rows = np.flatnonzero(either & self.eligible)
+        if not 0 < most < len(rows):
+            return rows, cut
+        counts = np.maximum(self.histogram.counts, 1.0).ravel()
+        means = self.histogram.expected.reshape(-1, BINS**2) / counts
+        cells = self.first[rows].astype(np.int64) * BINS + self.second[rows]
+        mixed = np.random.default_rng(0).permutation(len(rows))
+        best = np.argsort(-means[0, cells[mixed]], kind="stable")[:most]
+        kept = np.sort(mixed[best])
+        return rows[kept], replace(cut, size=most, expected=means[:, cells[kept]].sum(1))
 
 
 class Parts:

@@ -18,7 +18,7 @@ from madang_targeting.stores.connection import Connection
 from madang_targeting.stores.redis_caps import RedisCapStore
 from madang_targeting.stores.redis_results import RedisResultStore
 from madang_targeting.stores.redis_segments import RedisSegmentStore
-from madang_targeting.worker import Worker
+from madang_targeting.worker import Worker, WorkMetrics
 
 _DAY_SECONDS = 86_400
 
@@ -56,6 +56,7 @@ def wire(host: ServiceHost, settings: TargetingSettings) -> None:
             maker,
             model.current,
             host.tracer,
+            WorkMetrics(host.metrics.registry),
             lease_seconds=settings.lease_seconds,
             threads=settings.work_threads,
         )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from opentelemetry import trace
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from madang.targeting.v1 import targeting_pb2 as pb
 from madang_runtime.errors import DEGRADABLE, MadangError, reason
@@ -21,6 +22,23 @@ _NOTE_SECONDS = 0.5
 _MOST_ATTEMPTS = 5
 
 
+class WorkMetrics:
+    """What Prometheus gets."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.waiting = Gauge(
+            "madang_targeting_open",
+            "Segments that are asked for and not made yet.",
+            registry=registry,
+        )
+        self.ended = Counter(
+            "madang_targeting_ended",
+            "Segments whose making ended here, by how.",
+            ["state"],
+            registry=registry,
+        )
+
+
 class Worker:
     """Takes operations that nobody holds, and makes them.
 
@@ -33,6 +51,7 @@ class Worker:
         maker: makes them.
         model: gives the model that serves.
         tracer: makes a span an operation.
+        metrics: get how many wait, and how they end.
         lease_seconds: see above.
         threads: to make one with.
     """
@@ -43,12 +62,13 @@ class Worker:
         maker: SegmentMaker,
         model: Callable[[], TargetingModel],
         tracer: trace.Tracer,
+        metrics: WorkMetrics,
         *,
         lease_seconds: float,
         threads: int,
     ) -> None:
         self._store, self._maker, self._model = store, maker, model
-        self._tracer, self._threads = tracer, threads
+        self._tracer, self._metrics, self._threads = tracer, metrics, threads
         self._lease_ms = round(lease_seconds * 1000)
         self._name = secrets.token_hex(8)
         self._stop = threading.Event()
@@ -68,7 +88,9 @@ class Worker:
         while not self._stop.wait(_NOTE_SECONDS):
             try:
                 model = self._model()
-                for segment_id in self._store.open_ids():
+                waiting = self._store.open_ids()
+                self._metrics.waiting.set(len(waiting))
+                for segment_id in waiting:
                     if kept := self._take(segment_id):
                         self._make(kept, model)
                     if self._stop.is_set():
@@ -121,6 +143,8 @@ class Worker:
                 held.fail("INTERNAL", f"{type(error).__name__}; see the server's log")
             else:
                 held.finish(made)
+        state = pb.OperationState.Name(segment.operation.state)
+        self._metrics.ended.labels(state.removeprefix("OPERATION_STATE_")).inc()
 
 
 class _Held:

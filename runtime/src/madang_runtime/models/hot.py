@@ -90,7 +90,7 @@ class HotModel(Generic[Model]):
         except MadangError as error:
             gone = error.reason == reason.ERROR_REASON_MODEL_NOT_FOUND
             if gone and not version and not self._required:
-                self._drop()
+                self._drop(error)
             else:
                 self._refused(version, error)
         except Exception as error:
@@ -122,8 +122,9 @@ class HotModel(Generic[Model]):
             self._host.set_ready(f"model {self._name}", True)
         log.info("%s %s serves", self._label, version)
 
-    def _drop(self) -> None:
-        """Serve none any more."""
+    def _drop(self, why: MadangError) -> None:
+        """Serve none, or none any more."""
+        self._refusal = ("", why)
         if self._model is not None:
             self._host.metrics.model_info.remove(self._label, self._version)
             self._model, self._version = None, ""

@@ -139,7 +139,7 @@ class SegmentSpec(_message.Message):
     goal: Global___Outcome.ValueType
     """goal is the outcome that is wanted."""
     size: _builtins.int
-    """size is how many users are wanted, from 1: at least so many, or all that there are."""
+    """size is how many users are wanted, from 1; all that there are where they are fewer."""
     least_rate: _builtins.float
     """least_rate is the rate of the goal that is wanted of the segment, in (0, 1): the largest segment
     that is expected to have it; empty when none is.
