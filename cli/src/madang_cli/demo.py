@@ -11,11 +11,13 @@ from rich.console import Console
 
 from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
+from madang.targeting.v1 import targeting_pb2 as pb
 from madang_cli.advert import AdSlot
 from madang_cli.arrival import Order, draw_arrival, refreshed, summary
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, wait_for
 from madang_cli.mesh.processes import ProcessFailedError
 from madang_cli.newcomer import NEWCOMER, SURFACE, Newcomer
+from madang_cli.outreach import Campaign, draw_curve, reference
 from madang_cli.show import (
     Catalogue,
     print_ads,
@@ -24,12 +26,14 @@ from madang_cli.show import (
     print_feed,
     print_moves,
     print_quality,
+    print_segment,
     print_waves,
     print_why,
     steps,
 )
 from madang_cli.traces import draw, is_whole, read_spans
 from madang_cli.workspace import DataSource, Workspace, load
+from madang_pipelines.city.campaigns import CampaignWorld
 from madang_pipelines.eta.evaluation import evaluate_city as evaluate_arrivals
 from madang_pipelines.eta.training import EtaPlan
 from madang_pipelines.publish import publish
@@ -38,6 +42,7 @@ from madang_pipelines.training import Recipe
 
 _EVALUATED = 1200
 _TIMEOUT = 5.0
+_TOLD = 600
 
 
 def run_demo(source: DataSource, home: Path, console: Console) -> None:
@@ -83,7 +88,10 @@ def run_demo(source: DataSource, home: Path, console: Console) -> None:
             _newcomer(shop, gateway, catalogue, console)
             console.rule("[bold]7 · ads")
             _ads(mesh.info, data.tables, catalogue, console)
-        console.rule(f"[bold]{8 if data.truth else 5} · the feed's request, traced")
+        if data.outreach:
+            console.rule("[bold]8 · whom to tell")
+            _outreach(mesh.info, data.tables, data.outreach, console)
+        console.rule(f"[bold]{9 if data.truth else 5} · the feed's request, traced")
         draw_trace(mesh.info, trace_id, console)
     console.print("\nEverything is stopped. Next: [bold]madang up[/], see the README.")
 
@@ -179,6 +187,37 @@ def _ads(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console)
         f"{spent.clicks} users open it at {catalogue.bid(best):,.0f} won each, and its "
         f"{catalogue.daily_budget(best):,.0f} won for the day are spent.\n"
         f"{spent.seconds * 1000:,.0f} ms later no page shows it."
+    )
+
+
+def _outreach(info: MeshInfo, tables: Tables, world: CampaignWorld, console: Console) -> None:
+    """A segment from a campaign before, with its curve; a sample, and what was learned from it."""
+    like = reference(tables)
+    console.print(
+        f"Campaign {like.campaign_id} told {like.told:,} users of {like.group} by {like.channel}; "
+        f"{like.clicked:,} opened it.\nWho is like them, or likes {like.group}?"
+    )
+    with grpc.insecure_channel(info.gateway) as channel:
+        campaign = Campaign(channel, world, like, "demo")
+        with steps(console) as report:
+            first = campaign.segment("demo-sample", _TOLD, report)
+        console.print("How many would open it, by how many are told, from the best on:")
+        draw_curve(first, console)
+        print_segment(first, console)
+        sample = campaign.send("demo-sample", pb.MEMBER_PART_SAMPLE)
+        console.print(
+            f"A sample of {sample.told} is told, within their caps: {sample.clicked} open it. That "
+            "is\nlearned from, and others are chosen:"
+        )
+        with steps(console) as report:
+            second = campaign.segment("demo-main", _TOLD, report, learn=True)
+        main = campaign.send("demo-main", pb.MEMBER_PART_MAIN)
+        held = campaign.held_out("demo-main")
+        print_segment(second, console)
+    console.print(
+        f"Of {main.told} who are told {main.clicked / main.told:.0%} open it and "
+        f"{main.ordered / main.told:.0%} order; of {held.told} who are held out\n"
+        f"{held.ordered / max(held.told, 1):.0%} order anyway."
     )
 
 

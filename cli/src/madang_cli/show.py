@@ -21,6 +21,7 @@ from rich.text import Text
 
 from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2
+from madang.targeting.v1 import targeting_pb2
 from madang_cli.newcomer import Wave
 from madang_pipelines import ope
 from madang_pipelines.eta.scores import EtaScores
@@ -215,6 +216,16 @@ def print_moves(
         )
     console.print(table)
     return [item.item_id for _, _, item in rises]
+
+
+def print_segment(result: targeting_pb2.SegmentResult, console: Console) -> None:
+    """What is expected of a segment, beside everybody."""
+    rate, everybody = result.expected.click_rate, result.everybody.click_rate
+    console.print(
+        f"  [bold magenta]{result.size:,} users[/], {result.by_lookalike:,} by look-alike and "
+        f"{result.by_preference:,} by preference: {rate.expected:.0%} should open it\n"
+        f"  ({rate.low:.0%}–{rate.high:.0%}), {everybody.expected:.0%} of everybody"
+    )
 
 
 def print_ads(

@@ -2,7 +2,7 @@
 expect to respond."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from madang_targeting.trees import TreeTraining
 
 CURVE_POINTS = 40
 _MOST_LEARNED = 200_000
-_TRAINING = TreeTraining(rounds=300, learning_rate=0.05)
+_TRAINING = TreeTraining(rounds=300, leaves=6, learning_rate=0.05)
 _EVENTS = {"clicked": Event.CLICK, "ordered": Event.ORDER}
 
 
@@ -213,12 +213,7 @@ class SegmentMaker:
                 return Scores(np.zeros(len(inputs)), expected[0], expected)
 
             return by_preference
-        training = TreeTraining(
-            rounds=_TRAINING.rounds,
-            learning_rate=_TRAINING.learning_rate,
-            threads=work.threads,
-            stopped=work.stopped,
-        )
+        training = replace(_TRAINING, threads=work.threads, stopped=work.stopped)
         try:
             lookalike = train_response(known.inputs, known.did, training)
         except ValueError as error:

@@ -46,12 +46,17 @@ class CampaignWorld:
     """
 
     def __init__(self, users: pl.DataFrame, truth: Truth, seed: int) -> None:
+        self.seed = seed
         self._rng = np.random.default_rng([seed, 3])
         n = len(users)
         self._ids = users["user_id"].to_numpy()
         self._liking = truth.user_taste @ _mean_taste(truth, len(GROUPS)).T
         self._channel_pull = self._rng.normal(0, 0.7, (n, len(CHANNELS)))
         self._annoyed = self._rng.gamma(1.2, 0.4, n)  # by being told at all
+
+    def rows(self, user_ids: list[str]) -> Ints:
+        """The rows of users in the city's table."""
+        return np.searchsorted(self._ids, user_ids)
 
     def truth(self, users: Ints, group: int, channel: int) -> CampaignTruth:
         """What is true of users who are told of a group, by their rows in the city's table."""

@@ -33,9 +33,7 @@ def layout_of(tables: Tables) -> Layout:
 
 def user_columns(tables: Tables, layout: Layout, training: TreeTraining) -> pl.DataFrame:
     """All of the layout but answers, as of the held-out period: `user_id` and a column each."""
-    before, now = (
-        _deeds(tables, layout, period) for period in (tables.test_period - 1, tables.test_period)
-    )
+    *before, now = (_deeds(tables, layout, p) for p in range(1, tables.test_period + 1))
     return now.with_columns(_preferences(tables, layout, before, now, training))
 
 
@@ -72,21 +70,25 @@ def _actions(tables: Tables) -> pl.DataFrame:
 def _preferences(
     tables: Tables,
     layout: Layout,
-    before: pl.DataFrame,
+    before: Sequence[pl.DataFrame],
     now: pl.DataFrame,
     training: TreeTraining,
 ) -> list[pl.Series]:
-    """P(a user opens, orders from a group in a period), by a model each that is learned from the
-    period before."""
+    """P(a user opens, orders from a group in a period), by a model each that is learned from all
+    periods before; `before` are the columns as of each of them, from period 1."""
     names = [c for c in now.columns if c != "user_id"]
-    then, inputs = (frame.select(names).cast(pl.Float64).to_numpy() for frame in (before, now))
-    did = _actions(tables).filter(pl.col("period") == tables.test_period - 1)
+    then, inputs = (f.select(names).cast(pl.Float64).to_numpy() for f in (pl.concat(before), now))
+    rows = pl.concat(
+        frame.select("user_id", period=pl.lit(period, pl.Int64))
+        for period, frame in enumerate(before, 1)
+    )
+    did = _actions(tables).select("user_id", "period", "type", "group").unique()
     found = []
     for column, kind in _PREFERENCES.items():
-        by_group = dict(did.filter(pl.col("type") == kind).partition_by("group", as_dict=True))
         for group in layout.groups:
-            own = by_group.get((group,), did.head(0))
-            target = before["user_id"].is_in(own["user_id"].implode()).to_numpy()
+            own = did.filter((pl.col("type") == kind) & (pl.col("group") == group))
+            hit = rows.join(own, ["user_id", "period"], how="left", maintain_order="left")
+            target = hit["type"].is_not_null().to_numpy()
             if target.sum() < _LEAST:
                 probability = np.full(len(now), target.mean())
             else:

@@ -18,7 +18,7 @@ from madang_targeting.model import NAME, OUTCOMES, Simulator, pack
 from madang_targeting.trees import TreeTraining
 
 Progress = Callable[[str, float], None]
-TRAINING = TreeTraining(rounds=200, learning_rate=0.08)
+TRAINING = TreeTraining(rounds=200, leaves=4, learning_rate=0.05)
 _PREFERENCES = TreeTraining(rounds=60, learning_rate=0.1)
 _FOLDS = 5
 
