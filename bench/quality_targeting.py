@@ -50,6 +50,8 @@ _BEST = 0.2
 _SIZE = 600
 _BY_HAND = "by hand: who ordered most of it"
 _ALIKE = "OR look-alikes of who responded to it"
+_LEARNED = f"the same, after a sample of {_SIZE // 2}"
+_ORDER = ("everybody", _BY_HAND, "preference groups", _ALIKE, _LEARNED, "oracle")
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def _tell(
         result, users = make(
             reference_campaign_ids=[*same, "now"], exclude_told_campaign_ids=["now"]
         )
-        note(f"the same, after a sample of {_SIZE // 2}", users, result)
+        note(_LEARNED, users, result)
     note("oracle", np.argsort(-truth.click)[:_SIZE])
 
 
@@ -299,12 +301,12 @@ def main() -> None:
     segments = [
         f"| {way} | {_mean(by_campaign.values())} | "
         f"{_mean(r for c, r in by_campaign.items() if c in known)} | {_share(told.held.get(way))} |"
-        for way, by_campaign in told.rates.items()
+        for way, by_campaign in sorted(told.rates.items(), key=lambda way: _ORDER.index(way[0]))
     ]
     text = f"""# Targeting
 
-Made by `make quality-targeting DATA=…` in {(time.monotonic() - started) / 60:.0f} min on two
-cores. Seeds {", ".join(map(str, _SEEDS))}; means, and ranges in brackets.
+Made by `make quality-targeting DATA=…` in {(time.monotonic() - started) / 60:.0f} min on two cores.
+Seeds {", ".join(map(str, _SEEDS))}; means, and ranges in brackets.
 
 ## A bank's calls
 

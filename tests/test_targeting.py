@@ -69,6 +69,15 @@ def caps(users, channel="push", **fields):
 # --- Segments -------------------------------------------------------------------------------
 
 
+def test_there_is_a_choice(clients, city):
+    answer = clients.targeting.GetAudienceInfo(pb.GetAudienceInfoRequest(), timeout=5)
+    assert (answer.audience_size, CHICKEN in answer.groups) == (500, True)
+    assert set(answer.channels) <= set(CHANNELS)
+    known = dict(city.tables.frames["campaigns"].select("campaign_id", "group").iter_rows())
+    assert {c.campaign_id: c.group for c in answer.campaigns} == known
+    assert answer.serving_info.models[0].name == "targeting"
+
+
 def test_a_segment_is_asked_for_made_listed_and_forgotten(clients, name):
     first = clients.targeting.CreateSegment(create(name), timeout=5).operation
     assert (first.segment_id, first.state) == (name, pb.OPERATION_STATE_PENDING)

@@ -74,7 +74,7 @@ def test_verify_calls_every_service(up):
     where = ("--home", str(workspace.home), "--name", "cli")
     code, shown = madang("verify", *where)
     assert code == 0, shown
-    for check in ("featurestore", "candidate", "ranker", "given items", "why", "JSON"):
+    for check in ("featurestore", "candidate", "ranker", "given items", "why", "targeting", "JSON"):
         assert f"{check}: " in shown
     code, shown = madang("verify", *where, "--latitude", "0", "--longitude", "-30")
     assert code == 1
@@ -82,7 +82,7 @@ def test_verify_calls_every_service(up):
     assert "✓ featurestore" in shown
     code, shown = madang("verify", "--gateway", "127.0.0.1:1")
     assert code == 1
-    assert shown.count("UNAVAILABLE") == 3
+    assert shown.count("UNAVAILABLE") == 4
 
 
 class Jaeger(BaseHTTPRequestHandler):
@@ -161,6 +161,10 @@ def test_call_and_trace(up):
     code, shown = madang("call", "featurestore.GetFeatureView", '{"name": "none"}', *where)
     assert code == 1
     assert "NOT_FOUND FEATURE_VIEW_NOT_FOUND" in shown
+    sent = {"campaignId": "c", "channel": "push", "userIds": ["u1", "u2"]}
+    assert madang("call", "targeting.RecordSends", json.dumps(sent), *where)[0] == 0
+    code, shown = madang("call", "targeting.ListResults", '{"campaignId": "c"}', *where)
+    assert (code, json.loads(shown)["userIds"]) == (0, ["u1", "u2"]), "streams, too"
     code, shown = madang("call", "ranker.Nope", *where)
     assert code == 1
     assert "Recommend, Rank" in shown

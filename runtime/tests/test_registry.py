@@ -80,7 +80,7 @@ def test_a_version_of_another_registry(registry, tmp_path):
     other = ModelRegistry(f"file://{tmp_path}/other")
     version = other.register("m", {"a.bin": b"abc"}, metrics={"auc": 0.7})
     assert not registry.has_alias("m")
-    registry.put(other.load("m", version))
+    registry.copy(other, "m", version)
     assert registry.load("m", version) == other.load("m", version)
     assert refused(lambda: registry.resolve("m")) == reason.ERROR_REASON_MODEL_NOT_FOUND
 
@@ -178,7 +178,7 @@ def test_a_model_that_need_not_be_comes_and_goes(tmp_path):
     model = HotModel(host, registry, "m", "shadow", Loaded, required=False)
     model.start()
     assert host.ready
-    assert refused(model.current) == reason.ERROR_REASON_NOT_READY
+    assert refused(model.current) == reason.ERROR_REASON_MODEL_NOT_FOUND
     assert not host.metrics.model_failures.collect()[0].samples, "there need not be one"
     registry.set_alias("m", "shadow", registry.register("m", {"a.bin": b"one"}))
     model.refresh()
@@ -187,7 +187,7 @@ def test_a_model_that_need_not_be_comes_and_goes(tmp_path):
     registry.remove_alias("m", "shadow")
     registry.remove_alias("m", "shadow")
     model.refresh()
-    assert refused(model.current) == reason.ERROR_REASON_NOT_READY
+    assert refused(model.current) == reason.ERROR_REASON_MODEL_NOT_FOUND
     assert served(host) == []
     host.closing.close()
 

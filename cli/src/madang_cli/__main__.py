@@ -160,10 +160,10 @@ def call(
     """Call any RPC from JSON."""
     target = find_rpc(rpc)
     try:
-        answer = call_rpc(gateway or _running(home, name).gateway, target, request, timeout)
+        for answer in call_rpc(gateway or _running(home, name).gateway, target, request, timeout):
+            typer.echo(answer)
     except grpc.RpcError as error:
         _refused(error)
-    typer.echo(answer)
 
 
 @app.command(name="publish")

@@ -1,5 +1,6 @@
 """Calls any RPC from JSON, by the server's own reflection."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +53,8 @@ class _OneService(grpc.StreamStreamClientInterceptor):
         return continuation(details._replace(metadata=metadata), requests)
 
 
-def call(gateway: str, target: Target, request_json: str, timeout: float) -> str:
-    """Call an RPC through the gateway and return its answer as JSON.
+def call(gateway: str, target: Target, request_json: str, timeout: float) -> Iterator[str]:
+    """Call an RPC through the gateway; its answer as JSON, or each of its answers.
 
     Raises:
         CallError: the method does not exist, or the JSON does not fit its request.
@@ -73,17 +74,24 @@ def call(gateway: str, target: Target, request_json: str, timeout: float) -> str
             ) from error
         path = f"/{target.full_name}/{target.method}"
         answer_class = GetMessageClass(method.output_type)
+        answers: Iterable[Any]
         if method.client_streaming:
             stub = channel.stream_unary(
                 path, type(request).SerializeToString, answer_class.FromString
             )
-            answer = stub(iter([request]), timeout=timeout)
+            answers = [stub(iter([request]), timeout=timeout)]
+        elif method.server_streaming:
+            streamed = channel.unary_stream(
+                path, type(request).SerializeToString, answer_class.FromString
+            )
+            answers = streamed(request, timeout=timeout)
         else:
             unary = channel.unary_unary(
                 path, type(request).SerializeToString, answer_class.FromString
             )
-            answer = unary(request, timeout=timeout)
-    return json_format.MessageToJson(answer, ensure_ascii=False, descriptor_pool=pool)
+            answers = [unary(request, timeout=timeout)]
+        for answer in answers:
+            yield json_format.MessageToJson(answer, ensure_ascii=False, descriptor_pool=pool)
 
 
 def _method(pool: DescriptorPool, target: Target) -> MethodDescriptor:

@@ -19,9 +19,13 @@ from madang.common.v1 import place_pb2, serving_info_pb2
 from madang.eta.v1 import eta_pb2, eta_pb2_grpc
 from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
+from madang.targeting.v1 import targeting_pb2, targeting_pb2_grpc
 
 _HOPS = {"madang-gateway", "madang-ranker", "madang-candidate", "madang-featurestore"}
 _NO_ARRIVALS = "no arrivals on the page, so not asked"
+_NO_AUDIENCE = "no model of whom to tell, so not asked"
+_ESTIMATE = 30.0
+"""Seconds: the first estimate reads the audience."""
 _TRACE_SECONDS, _KEPT_SECONDS, _WHOLE_SECONDS = 20.0, 3.0, 90.0
 Answer = TypeVar("Answer")
 
@@ -74,6 +78,7 @@ def verify(
             ("eta, a page", mesh.arrivals),
             ("ranker, given items", mesh.ranking),
             ("ranker, why", mesh.explanation),
+            ("targeting", mesh.audience),
             ("gateway, JSON", mesh.transcoded),
         ]
         if jaeger:
@@ -95,6 +100,7 @@ class _Mesh:
         self._candidate = candidate_pb2_grpc.CandidateServiceStub(channel)
         self._eta = eta_pb2_grpc.EtaServiceStub(channel)
         self._ranker = ranker_pb2_grpc.RankerServiceStub(channel)
+        self._targeting = targeting_pb2_grpc.TargetingServiceStub(channel)
         self._gateway = gateway
         self._user = visitor.user_id
         self._place = place_pb2.Place(latitude=visitor.latitude, longitude=visitor.longitude)
@@ -200,6 +206,29 @@ class _Mesh:
                 if error.code() != grpc.StatusCode.NOT_FOUND or time.monotonic() > until:
                     raise
                 time.sleep(0.1)
+
+    def audience(self) -> str:
+        try:
+            info = self._targeting.GetAudienceInfo(
+                targeting_pb2.GetAudienceInfoRequest(), timeout=self._timeout
+            )
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+            return _NO_AUDIENCE
+        request = targeting_pb2.EstimateAudienceRequest(
+            groups=info.groups[:1], channel=info.channels[0], goal=targeting_pb2.OUTCOME_CLICK
+        )
+        answer = _undegraded(lambda: self._targeting.EstimateAudience(request, timeout=_ESTIMATE))
+        _expect(answer.curve, "an empty curve of reach and response")
+        rates = [point.click_rate.expected for point in answer.curve]
+        _expect(rates[0] >= rates[-1] > 0, "the best users should respond most")
+        caps = targeting_pb2.CheckCapsRequest(channel=info.channels[0], user_ids=[self._user])
+        may = self._targeting.CheckCaps(caps, timeout=self._timeout).allowed_count
+        return (
+            f"{info.audience_size:,} users, {len(info.groups)} groups, {len(info.channels)} "
+            f"channels; {self._user} may {'' if may else 'not '}be told"
+        )
 
     def transcoded(self) -> str:
         place = {"latitude": self._place.latitude, "longitude": self._place.longitude}

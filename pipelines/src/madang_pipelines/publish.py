@@ -96,9 +96,11 @@ def copy_champions(source: ModelRegistry, target: ModelRegistry, *, replace: boo
     """
     others = []
     for name in source.names():
+        if not source.has_alias(name):
+            continue
         version = source.resolve(name)
         if replace or not target.has_alias(name):
-            target.put(source.load(name, version))
+            target.copy(source, name, version)
             target.set_alias(name, CHAMPION, version)
         elif (there := target.resolve(name)) != version:
             others.append(f"{name} {there}")

@@ -1,4 +1,5 @@
-"""What segments would bring, at once: by the preference groups' models, on a sample."""
+"""What there is to choose from, and what segments would bring, at once: by the preference groups'
+models, on a sample."""
 
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ _ASKED = 1000
 
 
 class Estimator:
-    """The domain of EstimateAudience.
+    """The domain of GetAudienceInfo and EstimateAudience.
 
     Args:
         model: gives the model that serves.
@@ -31,6 +32,17 @@ class Estimator:
     ) -> None:
         self._model, self._outreach, self._threads = model, outreach, threads
         self._sample: tuple[str, Inputs] = ("", np.empty((0, 0), np.float32))
+
+    def info(self, stages: Stages) -> pb.GetAudienceInfoResponse:
+        """Answer GetAudienceInfo. Raises: MadangError, as the proto says."""
+        model = self._model()
+        return pb.GetAudienceInfoResponse(
+            audience_size=model.audience.size,
+            groups=model.layout.groups,
+            channels=model.layout.channels,
+            campaigns=[pb.Campaign(campaign_id=c, group=g) for c, g in model.campaigns.items()],
+            serving_info=stages.serving_info([_version(model)]),
+        )
 
     def estimate(
         self, request: pb.EstimateAudienceRequest, stages: Stages
@@ -70,8 +82,7 @@ class Estimator:
             if error.code not in DEGRADABLE:
                 raise
             stages.degrade("store", error, "whose caps allow a message is not known")
-        version = ModelVersion(name=model.manifest.name, version=model.manifest.version)
-        answer.serving_info.CopyFrom(stages.serving_info([version]))
+        answer.serving_info.CopyFrom(stages.serving_info([_version(model)]))
         return answer
 
     def _inputs(self, model: TargetingModel) -> Inputs:
@@ -81,3 +92,7 @@ class Estimator:
             inputs = model.audience.sample(model.layout.columns())
             self._sample = model.manifest.version, inputs
         return inputs
+
+
+def _version(model: TargetingModel) -> ModelVersion:
+    return ModelVersion(name=model.manifest.name, version=model.manifest.version)

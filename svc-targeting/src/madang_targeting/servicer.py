@@ -28,6 +28,12 @@ class TargetingServicer(targeting_pb2_grpc.TargetingServiceServicer):
         self._estimator, self._outreach = estimator, outreach
         self._stages = stages
 
+    def GetAudienceInfo(
+        self, request: pb.GetAudienceInfoRequest, context: grpc.ServicerContext
+    ) -> pb.GetAudienceInfoResponse:
+        """See the proto."""
+        return self._estimator.info(self._stages())
+
     def CreateSegment(
         self, request: pb.CreateSegmentRequest, context: grpc.ServicerContext
     ) -> pb.CreateSegmentResponse:

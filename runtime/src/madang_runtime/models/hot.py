@@ -11,7 +11,8 @@ from madang_runtime.server import ServiceHost
 
 log = logging.getLogger(__name__)
 
-_MENDED_BY_VIEWS = (
+_MENDED_BY_OTHERS = (
+    reason.ERROR_REASON_MODEL_NOT_FOUND,  # another model that it needs
     reason.ERROR_REASON_FEATURE_FINGERPRINT_MISMATCH,
     reason.ERROR_REASON_FEATURE_VIEW_NOT_FOUND,
 )
@@ -103,7 +104,7 @@ class HotModel(Generic[Model]):
     def _hopeless(self, version: str) -> bool:
         """Whether a version was refused for what it is, which no waiting mends."""
         refused, error = self._refusal
-        waiting_helps = error.code in DEGRADABLE or error.reason in _MENDED_BY_VIEWS
+        waiting_helps = error.code in DEGRADABLE or error.reason in _MENDED_BY_OTHERS
         return bool(version) and version == refused and not waiting_helps
 
     def _refused(self, version: str, error: MadangError) -> None:

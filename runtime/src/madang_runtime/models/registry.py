@@ -3,6 +3,7 @@
 import hashlib
 import re
 import secrets
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -67,9 +68,16 @@ class ModelRegistry:
         self._put(manifest, files)
         return version
 
-    def put(self, model: ModelFiles) -> None:
-        """Write a whole version as it is, such as one of another registry. No alias moves."""
-        self._put(model.manifest, model.files)
+    def copy(self, source: "ModelRegistry", name: str, version: str) -> None:
+        """Write a version of another registry as it is. No alias moves.
+
+        Raises:
+            MadangError: MODEL_NOT_FOUND; MODEL_CORRUPT when a file is missing or differs there.
+        """
+        manifest = source.manifest(name, version)
+        with tempfile.TemporaryDirectory() as folder:
+            files = {f: source.fetch(name, version, f, Path(folder)) for f in manifest.files}
+            self._put(manifest, files)
 
     def _put(self, manifest: Manifest, files: Mapping[str, bytes | Path]) -> None:
         folder = self._path(manifest.name, manifest.version)

@@ -473,6 +473,95 @@ class Segment(_message.Message):
 Global___Segment: _TypeAlias = Segment  # noqa: Y015
 
 @_typing.final
+class GetAudienceInfoRequest(_message.Message):
+    """GetAudienceInfoRequest has nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAudienceInfoRequest: _TypeAlias = GetAudienceInfoRequest  # noqa: Y015
+
+@_typing.final
+class GetAudienceInfoResponse(_message.Message):
+    """GetAudienceInfoResponse is what the model that serves knows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIENCE_SIZE_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    CAMPAIGNS_FIELD_NUMBER: _builtins.int
+    SERVING_INFO_FIELD_NUMBER: _builtins.int
+    audience_size: _builtins.int
+    """audience_size is how many users there are."""
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """groups are the preference groups."""
+
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """channels whose responses are modelled."""
+
+    @_builtins.property
+    def campaigns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Campaign]:
+        """campaigns that the model was trained on; those since then are known by their ids alone."""
+
+    @_builtins.property
+    def serving_info(self) -> _serving_info_pb2.ServingInfo:
+        """serving_info carries the model."""
+
+    def __init__(
+        self,
+        *,
+        audience_size: _builtins.int = ...,
+        groups: _abc.Iterable[_builtins.str] | None = ...,
+        channels: _abc.Iterable[_builtins.str] | None = ...,
+        campaigns: _abc.Iterable[Global___Campaign] | None = ...,
+        serving_info: _serving_info_pb2.ServingInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["serving_info", b"serving_info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience_size", b"audience_size", "campaigns", b"campaigns", "channels", b"channels", "groups", b"groups", "serving_info", b"serving_info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAudienceInfoResponse: _TypeAlias = GetAudienceInfoResponse  # noqa: Y015
+
+@_typing.final
+class Campaign(_message.Message):
+    """Campaign was sent before."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_ID_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
+    campaign_id: _builtins.str
+    """campaign_id of it."""
+    group: _builtins.str
+    """group that it was about."""
+    def __init__(
+        self,
+        *,
+        campaign_id: _builtins.str = ...,
+        group: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign_id", b"campaign_id", "group", b"group"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Campaign: _TypeAlias = Campaign  # noqa: Y015
+
+@_typing.final
 class CreateSegmentRequest(_message.Message):
     """CreateSegmentRequest asks for a segment."""
 

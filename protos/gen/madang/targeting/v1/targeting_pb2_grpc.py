@@ -38,6 +38,11 @@ class TargetingServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.GetAudienceInfo = channel.unary_unary(
+                '/madang.targeting.v1.TargetingService/GetAudienceInfo',
+                request_serializer=madang_dot_targeting_dot_v1_dot_targeting__pb2.GetAudienceInfoRequest.SerializeToString,
+                response_deserializer=madang_dot_targeting_dot_v1_dot_targeting__pb2.GetAudienceInfoResponse.FromString,
+                _registered_method=True)
         self.CreateSegment = channel.unary_unary(
                 '/madang.targeting.v1.TargetingService/CreateSegment',
                 request_serializer=madang_dot_targeting_dot_v1_dot_targeting__pb2.CreateSegmentRequest.SerializeToString,
@@ -106,6 +111,14 @@ class TargetingServiceServicer:
     ListMembers of its sample; RecordSends and RecordResults; CreateSegment again, which now has the
     sample's results to learn from; ListMembers of its main part; RecordSends.
     """
+
+    def GetAudienceInfo(self, request, context):
+        """GetAudienceInfo says what there is to choose from: groups, channels, campaigns. Errors: those of a
+        missing model, as CreateSegment has them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def CreateSegment(self, request, context):
         """CreateSegment begins to make a segment and returns at once. The work survives a restart: another
@@ -215,6 +228,11 @@ class TargetingServiceServicer:
 
 def add_TargetingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'GetAudienceInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAudienceInfo,
+                    request_deserializer=madang_dot_targeting_dot_v1_dot_targeting__pb2.GetAudienceInfoRequest.FromString,
+                    response_serializer=madang_dot_targeting_dot_v1_dot_targeting__pb2.GetAudienceInfoResponse.SerializeToString,
+            ),
             'CreateSegment': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSegment,
                     request_deserializer=madang_dot_targeting_dot_v1_dot_targeting__pb2.CreateSegmentRequest.FromString,
@@ -289,6 +307,33 @@ class TargetingService:
     ListMembers of its sample; RecordSends and RecordResults; CreateSegment again, which now has the
     sample's results to learn from; ListMembers of its main part; RecordSends.
     """
+
+    @staticmethod
+    def GetAudienceInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madang.targeting.v1.TargetingService/GetAudienceInfo',
+            madang_dot_targeting_dot_v1_dot_targeting__pb2.GetAudienceInfoRequest.SerializeToString,
+            madang_dot_targeting_dot_v1_dot_targeting__pb2.GetAudienceInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def CreateSegment(request,

@@ -37,6 +37,10 @@ class TargetingServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TargetingServiceAsyncStub: ...
+    GetAudienceInfo: _grpc.UnaryUnaryMultiCallable[_targeting_pb2.GetAudienceInfoRequest, _targeting_pb2.GetAudienceInfoResponse]
+    """GetAudienceInfo says what there is to choose from: groups, channels, campaigns. Errors: those of a
+    missing model, as CreateSegment has them.
+    """
     CreateSegment: _grpc.UnaryUnaryMultiCallable[_targeting_pb2.CreateSegmentRequest, _targeting_pb2.CreateSegmentResponse]
     """CreateSegment begins to make a segment and returns at once. The work survives a restart: another
     replica, or the same again, begins it anew. The same segment_id with the same spec again returns
@@ -104,6 +108,10 @@ class TargetingServiceAsyncStub(TargetingServiceStub):
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    GetAudienceInfo: _aio.UnaryUnaryMultiCallable[_targeting_pb2.GetAudienceInfoRequest, _targeting_pb2.GetAudienceInfoResponse]  # type: ignore[assignment]
+    """GetAudienceInfo says what there is to choose from: groups, channels, campaigns. Errors: those of a
+    missing model, as CreateSegment has them.
+    """
     CreateSegment: _aio.UnaryUnaryMultiCallable[_targeting_pb2.CreateSegmentRequest, _targeting_pb2.CreateSegmentResponse]  # type: ignore[assignment]
     """CreateSegment begins to make a segment and returns at once. The work survives a restart: another
     replica, or the same again, begins it anew. The same segment_id with the same spec again returns
@@ -168,6 +176,16 @@ class TargetingServiceServicer(metaclass=_abc_1.ABCMeta):
     ListMembers of its sample; RecordSends and RecordResults; CreateSegment again, which now has the
     sample's results to learn from; ListMembers of its main part; RecordSends.
     """
+
+    @_abc_1.abstractmethod
+    def GetAudienceInfo(
+        self,
+        request: _targeting_pb2.GetAudienceInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_targeting_pb2.GetAudienceInfoResponse, _abc.Awaitable[_targeting_pb2.GetAudienceInfoResponse]]:
+        """GetAudienceInfo says what there is to choose from: groups, channels, campaigns. Errors: those of a
+        missing model, as CreateSegment has them.
+        """
 
     @_abc_1.abstractmethod
     def CreateSegment(
