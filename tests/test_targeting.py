@@ -6,10 +6,12 @@ import time
 import urllib.request
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import numpy as np
+import polars as pl
 import pytest
 from calls import degraded, refused
 
@@ -17,6 +19,12 @@ from madang.targeting.v1 import targeting_pb2 as pb
 from madang_cli.mesh.mesh import wait_for
 from madang_cli.traces import all_spans
 from madang_pipelines.city.campaigns import CHANNELS, GROUPS
+from madang_pipelines.targeting.results import collect, with_campaigns
+from madang_pipelines.targeting.training import train_targeting
+from madang_runtime.models.registry import ModelRegistry
+from madang_targeting.audience import Audiences
+from madang_targeting.model import TargetingModel
+from madang_targeting.trees import TreeTraining
 
 CHICKEN = GROUPS[0]
 CLICK = pb.OUTCOME_CLICK
@@ -318,11 +326,11 @@ def test_results_are_listed_as_columns(clients, name):
         assert error == f"INVALID_ARGUMENT FIELD_INVALID {next(iter(fields))}"
 
 
-def test_sample_then_learn_then_the_main_part(clients, city, name):
+def test_sample_then_learn_then_the_main_part(mesh, clients, city, name, tmp_path):
     """The way of a campaign; the city's users answer as their tastes are."""
     campaign = f"{name}-chicken"
     spec = {"campaign_id": campaign, "held_out_share": 0.1}
-    made(clients, f"{name}-1", size=300, sample_share=0.5, **spec)
+    made(clients, f"{name}-1", size=450, sample_share=0.5, **spec)
     sample = members(clients, f"{name}-1", pb.MEMBER_PART_SAMPLE)
     answer = clients.targeting.RecordSends(sends(campaign, sample), timeout=5)
     told = [u for u, may in zip(sample, answer.recorded, strict=True) if may]
@@ -345,6 +353,23 @@ def test_sample_then_learn_then_the_main_part(clients, city, name):
     assert not set(main) & set(told)
     held = set(members(clients, f"{name}-1", pb.MEMBER_PART_HELD_OUT))
     assert not set(main) & held, "who is held out of a campaign stays so"
+
+    # The next training learns from it as from any campaign before.
+    campaigns, sent = collect(mesh.info.gateway)
+    own = sent.filter(campaign_id=campaign)
+    assert campaigns.filter(campaign_id=campaign).rows() == [(campaign, CHICKEN, "push")]
+    assert set(own.filter("told")["user_id"]) == set(told)
+    assert set(own.filter("clicked")["user_id"]) == set(clicked)
+    assert set(own.filter(~pl.col("told"))["user_id"]) >= held
+    tables = replace(city.tables, frames=dict(city.tables.frames))
+    with_campaigns(tables, campaigns, sent)
+    registry = ModelRegistry(f"file://{tmp_path}")
+    version = train_targeting(tables, registry, TreeTraining(rounds=10))
+    model = TargetingModel(registry.load("targeting", version), Audiences(registry, tmp_path).get)
+    known = model.recipients([campaign], "clicked")
+    assert (len(known.did), int(known.did.sum())) == (len(told), len(clicked))
+    with_campaigns(tables, campaigns, sent)
+    assert len(tables.frames["sends"]) == len(city.tables.frames["sends"]) + len(sent), "once"
 
 
 # --- Faults ---------------------------------------------------------------------------------

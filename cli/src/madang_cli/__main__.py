@@ -36,6 +36,7 @@ from madang_pipelines.publish import copy_champions, publish
 from madang_pipelines.sources.checkins import MissingFilesError
 from madang_pipelines.sources.decision_log import load_explorations
 from madang_pipelines.sources.open_bandit import load_campaigns
+from madang_pipelines.targeting.results import collect, with_campaigns
 from madang_pipelines.training import Recipe
 from madang_runtime.clients import from_rpc_error
 from madang_runtime.errors import MadangError
@@ -58,11 +59,19 @@ _HOME = Path("run")
 
 
 @app.command()
-def train(data: Data = None, home: Home = _HOME) -> None:
-    """Train the two towers and the ranker, and make them champions."""
+def train(
+    data: Data = None,
+    home: Home = _HOME,
+    results: Annotated[
+        str, typer.Option(help="host:port of a mesh whose campaigns are learned from, too.")
+    ] = "",
+) -> None:
+    """Train all models, and make them champions."""
     source, workspace = open_source(data), Workspace(home)
     with steps(console) as report:
         loaded = load(source, lambda share: report("data", share))
+        if results:
+            with_campaigns(loaded.tables, *collect(results))
         workspace.train(source, loaded, Recipe(), report)
     print_data(loaded.tables, console)
 
