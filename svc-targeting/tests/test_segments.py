@@ -535,6 +535,15 @@ def test_a_bug_fails_the_operation_and_not_the_worker(world):
     worker.close()
 
 
+def test_a_sample_is_from_all_over_the_audience(world):
+    found = world.model.sample
+    rows = [world.ids.index(user) for user in found.ids]
+    whole = world.users.select(LAYOUT.columns()).to_numpy()
+    assert (found.inputs == whole[rows]).all()
+    assert len(rows) > 1000
+    assert (np.histogram(rows, 4, (0, USER_COUNT))[0] > 0.15 * len(rows)).all()
+
+
 def test_an_audience_is_copied_from_a_registry_elsewhere_once(world, tmp_path):
     registry = ModelRegistry(f"memory://{secrets.token_hex(4)}")
     audiences = Audiences(registry, tmp_path)

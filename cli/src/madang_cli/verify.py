@@ -24,8 +24,6 @@ from madang.targeting.v1 import targeting_pb2, targeting_pb2_grpc
 _HOPS = {"madang-gateway", "madang-ranker", "madang-candidate", "madang-featurestore"}
 _NO_ARRIVALS = "no arrivals on the page, so not asked"
 _NO_AUDIENCE = "no model of whom to tell, so not asked"
-_ESTIMATE = 30.0
-"""Seconds: the first estimate reads the audience."""
 _TRACE_SECONDS, _KEPT_SECONDS, _WHOLE_SECONDS = 20.0, 3.0, 90.0
 Answer = TypeVar("Answer")
 
@@ -219,7 +217,9 @@ class _Mesh:
         request = targeting_pb2.EstimateAudienceRequest(
             groups=info.groups[:1], channel=info.channels[0], goal=targeting_pb2.OUTCOME_CLICK
         )
-        answer = _undegraded(lambda: self._targeting.EstimateAudience(request, timeout=_ESTIMATE))
+        answer = _undegraded(
+            lambda: self._targeting.EstimateAudience(request, timeout=self._timeout)
+        )
         _expect(answer.curve, "an empty curve of reach and response")
         rates = [point.click_rate.expected for point in answer.curve]
         _expect(rates[0] >= rates[-1] > 0, "the best users should respond most")

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +16,20 @@ from madang_runtime.models.registry import ModelRegistry
 AUDIENCE, USERS = "audience", "users.parquet"
 """Its name in the registry, and the file."""
 USER_ID = "user_id"
-_SAMPLE = 20_000
+_SAMPLE, _SAMPLED_GROUPS = 20_000, 8
 _KEPT = 3
+
+
+class Sample(NamedTuple):
+    """Some of an audience.
+
+    Attributes:
+        ids: of n users.
+        inputs: shape [n, columns].
+    """
+
+    ids: list[str]
+    inputs: NDArray[np.float32]
 
 
 class Audience:
@@ -48,12 +61,20 @@ class Audience:
             return rows.astype(np.int64)
         return _rows(other._all_ids().take(pa.array(rows)), self._all_ids())
 
-    def sample(self, columns: Sequence[str]) -> NDArray[np.float32]:
-        """Inputs of users from all over the file, shape [at most 20,000, columns]."""
-        step = max(self.size // _SAMPLE, 1)
-        table = pq.read_table(self.path, columns=list(columns))
-        taken = np.arange(0, self.size, step)
-        return np.stack([table[c].to_numpy()[taken].astype(np.float32) for c in columns], axis=1)
+    def sample(self, columns: Sequence[str]) -> Sample:
+        """Users from all over the file, some 20,000 or all that there are."""
+        file = pq.ParquetFile(self.path)
+        last = file.num_row_groups - 1
+        groups = np.unique(np.linspace(0, last, _SAMPLED_GROUPS).astype(int)).tolist()
+        rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+        ids: list[str] = []
+        inputs = []
+        for group in groups:
+            table = file.read_row_group(group, [USER_ID, *columns])
+            table = table.take(np.arange(0, len(table), max(rows // _SAMPLE, 1)))
+            ids += table[USER_ID].to_pylist()
+            inputs.append(np.stack([table[c].to_numpy().astype(np.float32) for c in columns], 1))
+        return Sample(ids, np.concatenate(inputs))
 
     def _all_ids(self) -> pa.Array:
         with self._lock:

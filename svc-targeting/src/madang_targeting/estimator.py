@@ -12,7 +12,7 @@ from madang_runtime.stages import Stages
 from madang_targeting.calibration import rate_interval
 from madang_targeting.curve import Cut
 from madang_targeting.maker import CURVE_POINTS, curve_point
-from madang_targeting.model import OUTCOMES, Inputs, TargetingModel
+from madang_targeting.model import OUTCOMES, TargetingModel
 from madang_targeting.outreach import Outreach
 
 _ASKED = 1000
@@ -31,7 +31,6 @@ class Estimator:
         self, model: Callable[[], TargetingModel], outreach: Outreach, threads: int
     ) -> None:
         self._model, self._outreach, self._threads = model, outreach, threads
-        self._sample: tuple[str, Inputs] = ("", np.empty((0, 0), np.float32))
 
     def info(self, stages: Stages) -> pb.GetAudienceInfoResponse:
         """Answer GetAudienceInfo. Raises: MadangError, as the proto says."""
@@ -53,7 +52,7 @@ class Estimator:
         model.check(request.channel, groups)
         in_order = sorted(OUTCOMES, key=lambda o: o != request.goal)
         with stages.stage("simulate"):
-            inputs, columns = self._inputs(model), model.layout.columns()
+            inputs, columns = model.sample.inputs, model.layout.columns()
             outcomes = [OUTCOMES[o] for o in in_order]
             expected = model.simulate(
                 inputs, columns, request.channel, groups, outcomes, self._threads
@@ -72,8 +71,7 @@ class Estimator:
         )
         try:
             with stages.stage("caps"):
-                rows = np.linspace(0, audience.size - 1, min(_ASKED, audience.size)).astype(int)
-                users = audience.ids(rows)
+                users = model.sample.ids[:: max(n // _ASKED, 1)]
                 allowed = int(self._outreach.allowed(request.channel, users).sum())
             within = rate_interval(allowed, len(users))
             answer.allowed.expected = allowed / len(users)
@@ -84,14 +82,6 @@ class Estimator:
             stages.degrade("store", error, "whose caps allow a message is not known")
         answer.serving_info.CopyFrom(stages.serving_info([_version(model)]))
         return answer
-
-    def _inputs(self, model: TargetingModel) -> Inputs:
-        """Of the sample, read once a version."""
-        version, inputs = self._sample
-        if version != model.manifest.version:
-            inputs = model.audience.sample(model.layout.columns())
-            self._sample = model.manifest.version, inputs
-        return inputs
 
 
 def _version(model: TargetingModel) -> ModelVersion:

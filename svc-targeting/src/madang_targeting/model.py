@@ -138,6 +138,7 @@ class TargetingModel:
         self.layout = Layout.model_validate(given["layout"])
         self.spread: dict[str, float] = given["spread"]
         self.audience: Audience = audience(given["audience"])
+        self.sample = self.audience.sample(self.layout.columns())
         self._simulators = {
             key: Simulator(
                 lightgbm.Booster(model_str=self._files[f"{key}.txt"].decode()),

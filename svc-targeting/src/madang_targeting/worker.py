@@ -87,9 +87,9 @@ class Worker:
     def _run(self) -> None:
         while not self._stop.wait(_NOTE_SECONDS):
             try:
-                model = self._model()
                 waiting = self._store.open_ids()
                 self._metrics.waiting.set(len(waiting))
+                model = self._model()
                 for segment_id in waiting:
                     if kept := self._take(segment_id):
                         self._make(kept, model)
