@@ -1,5 +1,6 @@
 """The suite of all stores of caps."""
 
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -57,6 +58,26 @@ def test_windows_slide(store, user):
         assert store.record(CAPS, sends(user, time=NOW + hours * HOUR))[0]
     at = [NOW + DAY - 1, NOW + DAY, NOW + DAY + 1]
     assert [bool(store.allowed(CAPS, sends(user, time=t))[0]) for t in at] == [False, True, True]
+
+
+def test_what_is_planned_counts_and_forgets_nothing(store, user):
+    """A message that will be sent next week is within caps then, and leaves today's as they are."""
+    now = int(time.time())
+    for later in (0, 1):
+        assert store.record(CAPS, sends(user, time=now + later))[0]
+    assert store.record(CAPS, sends(user, channel="mail", time=now + 30 * DAY))[0]
+    assert not store.allowed(CAPS, sends(user, time=now + 2))[0], "today's are not forgotten"
+    assert not store.allowed(CAPS, sends(user, channel="mail", time=now + 31 * DAY))[0]
+    assert store.allowed(CAPS, sends(user, channel="mail", time=now + 2))[0]
+    assert not store.allowed(CAPS, sends(user, channel="mail", time=now + 24 * DAY))[0]
+
+
+def test_channels_may_be_sorted_anew(store, user):
+    for _ in range(2):
+        assert store.record(CAPS, sends(user))[0]
+    others = CAPS.model_copy(update={"channels": ["fax", "mail", "push"]})
+    assert not store.allowed(others, sends(user))[0]
+    assert store.allowed(others, sends(user, channel="mail"))[0]
 
 
 def test_a_cap_of_all_channels_counts_them_together(store, user):

@@ -1,5 +1,6 @@
 """Segments: how they are asked for, made, called off, and begun anew."""
 
+import gc
 import secrets
 import threading
 import time
@@ -552,10 +553,13 @@ def test_an_audience_is_copied_from_a_registry_elsewhere_once(world, tmp_path):
     versions = [registry.register(AUDIENCE, {USERS: file}) for _ in range(5)]
     found = [audiences.get(v) for v in versions]
     assert all(a.ids(np.array([1, 0])) == ["b", "a"] for a in found)
-    assert audiences.get(versions[-1]) is found[-1]
-    assert audiences.get(versions[0]) is not found[0], "only the last few stay open"
+    assert all(audiences.get(v) is a for v, a in zip(versions, found, strict=True))
     assert found[0].rows(["b", "z"]).tolist() == [1]
-    copy = found[1].path
-    copy.write_bytes(b"half of it")
+    copies = [a.path for a in found]
+    del found
+    gc.collect()
+    assert [c.exists() for c in copies] == [False, False, True, True, True], "the last few stay"
+    assert audiences.get(versions[0]).path.exists()
+    copies[1].write_bytes(b"half of it")
     assert why(audiences.get, versions[1]) == "FAILED_PRECONDITION MODEL_CORRUPT"
     assert audiences.get(versions[1]).size == 2, "a broken copy is made anew"

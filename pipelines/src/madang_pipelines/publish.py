@@ -25,6 +25,7 @@ from madang_pipelines.training import Trained
 from madang_runtime.columns import block
 from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
+from madang_targeting.audience import AUDIENCE
 
 _ROWS_A_MESSAGE, _LISTS_A_MESSAGE, _CAMPAIGNS_A_MESSAGE = 2000, 500, 1000
 _LISTS, _CAMPAIGNS = "segment_lists.parquet", "campaigns.parquet"
@@ -100,6 +101,8 @@ def copy_champions(source: ModelRegistry, target: ModelRegistry, *, replace: boo
             continue
         version = source.resolve(name)
         if replace or not target.has_alias(name):
+            if audience := source.manifest(name, version).parameters.get(AUDIENCE):
+                target.copy(source, AUDIENCE, audience)
             target.copy(source, name, version)
             target.set_alias(name, CHAMPION, version)
         elif (there := target.resolve(name)) != version:

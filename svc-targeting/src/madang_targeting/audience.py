@@ -1,9 +1,12 @@
 """The users that segments are made of: a version of a Parquet file, a row a user."""
 
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from madang_runtime.changelog.errors import unavailable
 from madang_runtime.models.registry import ModelRegistry
 
 AUDIENCE, USERS = "audience", "users.parquet"
@@ -91,7 +95,7 @@ def _rows(wanted: pa.Array, ids: pa.Array) -> NDArray[np.int64]:
 
 
 class Audiences:
-    """Versions of the audience, the last few of them open.
+    """Versions of the audience, the last few of them open; copies go when nobody reads them.
 
     Args:
         registry: where they are.
@@ -100,20 +104,34 @@ class Audiences:
 
     def __init__(self, registry: ModelRegistry, folder: Path) -> None:
         self._registry, self._folder = registry, folder
-        self._open: dict[str, Audience] = {}
+        self._open: WeakValueDictionary[str, Audience] = WeakValueDictionary()
+        self._recent: deque[Audience] = deque(maxlen=_KEPT)
         self._lock = threading.Lock()
 
     def get(self, version: str) -> Audience:
-        """A version. Raises: MadangError MODEL_NOT_FOUND, MODEL_CORRUPT."""
+        """A version.
+
+        Raises:
+            MadangError: MODEL_NOT_FOUND, MODEL_CORRUPT; STORE_UNAVAILABLE when the registry does
+                not answer.
+        """
         with self._lock:
-            found = self._open.pop(version, None)
-            if found is None:
+            found = self._open.get(version)
+        if found is None:
+            try:
                 path = self._registry.fetch(AUDIENCE, version, USERS, self._folder)
                 found = Audience(version, path)
-            self._open[version] = found  # the last used is last
-            while len(self._open) > _KEPT:
-                del self._open[next(iter(self._open))]
-            return found
+            except OSError as error:
+                raise unavailable(error) from error
+        with self._lock:
+            if version not in self._open:
+                self._open[version] = found
+                if found.path.is_relative_to(self._folder):
+                    weakref.finalize(found, found.path.unlink, missing_ok=True)
+            found = self._open[version]  # somebody may have been faster
+            if found not in self._recent:
+                self._recent.append(found)
+        return found
 
 
 GetAudience = Callable[[str], Audience]

@@ -29,12 +29,14 @@ class Calibration:
     @classmethod
     def fit(cls, scores: Floats, outcomes: Floats) -> "Calibration":
         """From scores that were not learned from, and what became of them, shape [n] each."""
-        order = np.argsort(scores, kind="stable")
-        rising = isotonic_regression(outcomes[order].astype(np.float64))
+        # Equal scores are one.
+        steps, step, counts = np.unique(scores, return_inverse=True, return_counts=True)
+        rates = np.bincount(step, outcomes.astype(np.float64)) / counts
+        rising = isotonic_regression(rates, weights=counts)
         ends = rising.blocks
-        middles = [scores[order][a:b].mean() for a, b in pairwise(ends)]
+        middles = [np.average(steps[a:b], weights=counts[a:b]) for a, b in pairwise(ends)]
         # A block without any outcome is not impossible, only rare: it gets half of one.
-        sizes, levels = np.diff(ends), rising.x[ends[:-1]]
+        sizes, levels = np.add.reduceat(counts, ends[:-1]), rising.x[ends[:-1]]
         least = 0.5 / (sizes + 1)
         return cls(np.array(middles), np.clip(levels, least, 1 - least))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from madang.targeting.v1 import targeting_pb2 as pb
 from madang.targeting.v1.segment_record_pb2 import SegmentMembers
-from madang_runtime.errors import Code, MadangError, reason
+from madang_runtime.errors import Code, MadangError, invalid, reason
 from madang_targeting.audience import GetAudience
 from madang_targeting.maker import done_segment, segment_not_found
 from madang_targeting.members import Members
@@ -36,13 +36,15 @@ class MemberLister:
 
     def stream(self, request: pb.ListMembersRequest) -> Iterator[pb.ListMembersResponse]:
         """Answer ListMembers. Raises: MadangError, as the proto says."""
+        if request.part not in _PARTS:
+            raise invalid("part", f"is {request.part}, must be one of {sorted(_PARTS)}")
         segment = done_segment(self._segments, request.segment_id)
         packed = self._segments.members(request.segment_id)
         if packed is None:
             raise segment_not_found(request.segment_id)
         # A segment that was deleted and made again is another.
         made = segment.operation.end_time.ToMilliseconds()
-        part = _PARTS.get(request.part, "main")
+        part = _PARTS[request.part]
         after = _row_of(request.page_token, f"{request.segment_id}/{made}/{part}")
         rows = Members.unpack(getattr(SegmentMembers.FromString(packed), part)).rows()
         audience = self._audience(segment.result.audience_version)

@@ -12,7 +12,7 @@ from madang_targeting.trees import DEFAULT, TreeTraining, folds_of, probabilitie
 
 Floats = NDArray[np.floating]
 _FOLDS = 5
-_LEAST = 20
+_LEAST, _LEAST_FOLDS = 20, 3
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def train_response(
         responded: shape [n].
         training: of the trees.
         categories: columns whose numbers are codes.
-        folds: of each row, such as by campaign; None draws five.
+        folds: of each row, such as by campaign; None, and fewer than three, draws five.
 
     Raises:
         StoppedError: it was told to stop.
@@ -60,15 +60,29 @@ def train_response(
             "must have, and as many must not"
         )
     target = responded.astype(np.float64)
+    if folds is None or len(np.unique(folds)) < _LEAST_FOLDS:
+        folds = folds_of(len(target), _FOLDS, training.seed)
+    # One number of rounds for all, so that the calibration of the parts' scores fits the whole's.
+    parts = [
+        train_trees(inputs[folds != fold], target[folds != fold], training, categories=categories)
+        for fold in np.unique(folds)
+    ]
+    rounds = int(np.median([part.num_trees() for part in parts]))
     raw = np.zeros(len(target))
-    folds = folds_of(len(target), _FOLDS, training.seed) if folds is None else folds
-    for fold in np.unique(folds):
+    for fold, part in zip(np.unique(folds), parts, strict=True):
         own = folds == fold
-        part = train_trees(inputs[~own], target[~own], training, categories=categories)
-        raw[own] = probabilities(part, inputs[own])
+        same = part.num_trees() == rounds
+        fitted = (
+            part
+            if same
+            else train_trees(
+                inputs[~own], target[~own], training, categories=categories, rounds=rounds
+            )
+        )
+        raw[own] = probabilities(fitted, inputs[own])
     fair = np.zeros(len(target))
     for fold in np.unique(folds):
         own = folds == fold
         fair[own] = Calibration.fit(raw[~own], target[~own])(raw[own])
-    trees = train_trees(inputs, target, training, categories=categories)
+    trees = train_trees(inputs, target, training, categories=categories, rounds=rounds)
     return ResponseModel(trees, Calibration.fit(raw, target), fair)

@@ -20,10 +20,10 @@ from madang_targeting.model import OUTCOMES, Inputs, Recipients, TargetingModel
 from madang_targeting.results import Event, ResultStore
 from madang_targeting.scoring import Parts, Scorer, Scores, score_audience
 from madang_targeting.segment_store import SegmentStore
-from madang_targeting.trees import TreeTraining
+from madang_targeting.trees import StoppedError, TreeTraining
 
 CURVE_POINTS = 40
-_MOST_LEARNED = 200_000
+_MOST_LEARNED, _DRAWN_AT_ONCE = 200_000, 100_000
 _TRAINING = TreeTraining(rounds=300, leaves=6, learning_rate=0.05)
 _EVENTS = {"clicked": Event.CLICK, "ordered": Event.ORDER}
 
@@ -41,6 +41,11 @@ class Work:
     note: Callable[[str, float], None] = lambda stage, share: None
     stopped: Callable[[], bool] = lambda: False
     threads: int = 1
+
+    def heed(self) -> None:
+        """Raises: StoppedError, when it is to stop."""
+        if self.stopped():
+            raise StoppedError
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class SegmentMaker:
         self.check(spec, model)
         work.note("reading", 0.0)
         audience = model.audience
-        eligible = self._eligible(spec, audience)
+        eligible = self._eligible(spec, audience, work)
         goal, other = OUTCOMES[spec.goal], next(o for k, o in OUTCOMES.items() if k != spec.goal)
         known = self._recipients(spec, model, goal, work)
         work.note("learning", 0.0)
@@ -117,7 +122,8 @@ class SegmentMaker:
         unions = Unions(scored.histogram)
         cut = unions.best(spec.size) if spec.size else unions.largest(spec.least_rate)
         rows, cut = scored.take(cut, spec.size)
-        parts_of = self._split(segment_id, spec, audience, rows)
+        work.note("drawing", 0.0)
+        parts_of = self._split(segment_id, spec, audience, rows, work)
         in_order = sorted(OUTCOMES, key=lambda o: o != spec.goal)
         spread = [model.spread[OUTCOMES[o]] for o in in_order]
 
@@ -143,16 +149,19 @@ class SegmentMaker:
         packed = [Members.of_rows(part).pack() for part in parts_of]
         return Made(result, SegmentMembers(main=packed[0], sample=packed[1], held_out=packed[2]))
 
-    def _eligible(self, spec: pb.SegmentSpec, audience: Audience) -> NDArray[np.bool_]:
+    def _eligible(self, spec: pb.SegmentSpec, audience: Audience, work: Work) -> NDArray[np.bool_]:
         """Who may be in it, shape [n]."""
         eligible = np.full(audience.size, not spec.within_segment_ids)
         for name in spec.within_segment_ids:
             eligible[self._rows_of(name, audience)] = True
+            work.heed()
         for name in spec.exclude_segment_ids:
             eligible[self._rows_of(name, audience)] = False
+            work.heed()
         for campaign in spec.exclude_told_campaign_ids:
             told = self._results.read(campaign).get(Event.SENT, set())
             eligible[audience.rows(sorted(told))] = False
+            work.heed()
         return eligible
 
     def _rows_of(self, segment_id: str, audience: Audience) -> NDArray[np.int64]:
@@ -170,8 +179,9 @@ class SegmentMaker:
     ) -> Recipients:
         """Whom to learn from: of campaigns that the model was trained on as they were then, of
         those since then as the audience has them, which is from before."""
-        before = [c for c in spec.reference_campaign_ids if c in model.campaigns]
-        since = [c for c in spec.reference_campaign_ids if c not in model.campaigns]
+        campaigns = list(dict.fromkeys(spec.reference_campaign_ids))
+        before = [c for c in campaigns if c in model.campaigns]
+        since = [c for c in campaigns if c not in model.campaigns]
         known = [model.recipients(before, goal)] if before else []
         sent, did = [], []
         for campaign in since:
@@ -180,6 +190,7 @@ class SegmentMaker:
             responded = model.audience.rows(sorted(found.get(_EVENTS[goal], set())))
             sent.append(rows)
             did.append(np.isin(rows, responded))
+            work.heed()
         if since:
             rows, responses = np.concatenate(sent), np.concatenate(did)
             chosen = _some(len(rows))
@@ -229,14 +240,26 @@ class SegmentMaker:
         return by_both
 
     def _split(
-        self, segment_id: str, spec: pb.SegmentSpec, audience: Audience, rows: NDArray[np.int64]
+        self,
+        segment_id: str,
+        spec: pb.SegmentSpec,
+        audience: Audience,
+        rows: NDArray[np.int64],
+        work: Work,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """To tell, to tell first, not to tell."""
         if not spec.held_out_share and not spec.sample_share:
             return rows, rows[:0], rows[:0]
-        ids = audience.ids(rows)
-        held = drawn(ids, spec.held_out_share, f"held out {spec.campaign_id or segment_id}")
-        sample = drawn(ids, spec.sample_share, f"sample {segment_id}") & ~held
+        held, sample = np.zeros((2, len(rows)), np.bool_)
+        for at in range(0, len(rows), _DRAWN_AT_ONCE):
+            own = slice(at, at + _DRAWN_AT_ONCE)
+            ids = audience.ids(rows[own])
+            held[own] = drawn(
+                ids, spec.held_out_share, f"held out {spec.campaign_id or segment_id}"
+            )
+            sample[own] = drawn(ids, spec.sample_share, f"sample {segment_id}")
+            work.heed()
+        sample &= ~held
         return rows[~held & ~sample], rows[sample], rows[held]
 
 

@@ -1,5 +1,6 @@
 """Where segments and their operations are kept, so that every replica sees the same."""
 
+import secrets
 from typing import NamedTuple, Protocol
 
 from madang.targeting.v1.segment_record_pb2 import SegmentRecord
@@ -10,10 +11,16 @@ OPEN = (OperationState.OPERATION_STATE_PENDING, OperationState.OPERATION_STATE_R
 
 
 class Kept(NamedTuple):
-    """A record and which of its versions this is, from 1."""
+    """A record and which of its versions this is, see `next_version`."""
 
     record: SegmentRecord
     version: int
+
+
+def next_version(seen: int) -> int:
+    """The version after one. The first is drawn by chance: whoever still holds a segment that was
+    deleted does not take another of its id for the same."""
+    return seen + 1 if seen else secrets.randbits(48) + 1
 
 
 class SegmentStore(Protocol):

@@ -67,8 +67,10 @@ def train_trees(
     objective: str = "binary",
     weights: Floats | None = None,
     categories: Sequence[int] = (),
+    rounds: int = 0,
 ) -> lightgbm.Booster:
-    """Train on n rows; how many rounds is found on a fifth of them, then all are learned from.
+    """Train on n rows, all of them; how many rounds help is found on a fifth of them, unless it is
+    known.
 
     Args:
         inputs: shape [n, columns], NaN where nothing is known.
@@ -77,6 +79,7 @@ def train_trees(
         objective: LightGBM's.
         weights: what each row counts, shape [n].
         categories: columns whose numbers are codes.
+        rounds: to train, when that is known.
 
     Raises:
         StoppedError: it was told to stop.
@@ -98,11 +101,12 @@ def train_trees(
         if training.stopped():
             raise StoppedError
 
-    early = lightgbm.early_stopping(40, verbose=False)
-    found = lightgbm.train(
-        given, data(~held), training.rounds, [data(held)], callbacks=[early, heed]
-    ).best_iteration
-    return lightgbm.train(given, data(np.ones(n, bool)), max(found, 1), callbacks=[heed])
+    if not rounds:
+        early = lightgbm.early_stopping(40, verbose=False)
+        rounds = lightgbm.train(
+            given, data(~held), training.rounds, [data(held)], callbacks=[early, heed]
+        ).best_iteration
+    return lightgbm.train(given, data(np.ones(n, bool)), max(rounds, 1), callbacks=[heed])
 
 
 def folds_of(n: int, folds: int, seed: int) -> NDArray[np.int64]:

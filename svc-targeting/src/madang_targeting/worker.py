@@ -3,7 +3,6 @@
 import logging
 import secrets
 import threading
-import time
 from collections.abc import Callable
 
 from opentelemetry import trace
@@ -12,13 +11,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from madang.targeting.v1 import targeting_pb2 as pb
 from madang_runtime.errors import DEGRADABLE, MadangError, reason
 from madang_runtime.times import now_ms
-from madang_targeting.maker import Made, SegmentMaker, Work
+from madang_targeting.held import NOTE_SECONDS, Held, end_operation
+from madang_targeting.maker import SegmentMaker, Work
 from madang_targeting.model import TargetingModel
 from madang_targeting.segment_store import OPEN, Kept, SegmentStore
 from madang_targeting.trees import StoppedError
 
 log = logging.getLogger(__name__)
-_NOTE_SECONDS = 0.5
 _MOST_ATTEMPTS = 5
 
 
@@ -69,7 +68,7 @@ class Worker:
     ) -> None:
         self._store, self._maker, self._model = store, maker, model
         self._tracer, self._metrics, self._threads = tracer, metrics, threads
-        self._lease_ms = round(lease_seconds * 1000)
+        self._lease_seconds = lease_seconds
         self._name = secrets.token_hex(8)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="segments", daemon=True)
@@ -85,14 +84,14 @@ class Worker:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(_NOTE_SECONDS):
+        while not self._stop.wait(NOTE_SECONDS):
             try:
                 waiting = self._store.open_ids()
                 self._metrics.waiting.set(len(waiting))
-                model = self._model()
+                self._model()
                 for segment_id in waiting:
                     if kept := self._take(segment_id):
-                        self._make(kept, model)
+                        self._make(kept, self._model())
                     if self._stop.is_set():
                         return
             except MadangError as error:
@@ -111,12 +110,12 @@ class Worker:
         if operation.state not in OPEN:
             return None
         record.worker = self._name
-        record.lease_time.FromMilliseconds(now + self._lease_ms)
+        record.lease_time.FromMilliseconds(now + round(self._lease_seconds * 1000))
         operation.state, operation.attempts = pb.OPERATION_STATE_RUNNING, operation.attempts + 1
         if record.cancel_requested:
-            _end(operation, pb.OPERATION_STATE_CANCELLED)
+            end_operation(operation, pb.OPERATION_STATE_CANCELLED)
         elif operation.attempts > _MOST_ATTEMPTS:
-            _end(operation, pb.OPERATION_STATE_FAILED)
+            end_operation(operation, pb.OPERATION_STATE_FAILED)
             operation.error.reason = "INTERNAL"
             operation.error.message = f"{_MOST_ATTEMPTS} workers died over it"
         taken = self._store.put(record, kept.version)
@@ -124,105 +123,28 @@ class Worker:
         return Kept(record, kept.version + 1) if taken and running else None
 
     def _make(self, kept: Kept, model: TargetingModel) -> None:
-        held = _Held(self._store, kept, self._lease_ms, self._stop)
         segment = kept.record.segment
-        work = Work(held.note, held.stopped, self._threads)
-        with self._tracer.start_as_current_span("segment"):
+        with (
+            self._tracer.start_as_current_span("segment"),
+            Held(self._store, kept, self._lease_seconds, self._stop) as held,
+        ):
+            work = Work(held.note, held.stopped, self._threads)
             try:
                 made = self._maker.make(segment.segment_id, segment.spec, model, work)
             except StoppedError:
-                held.give_up()
+                state = held.give_up()
             except MadangError as error:
                 if error.code in DEGRADABLE:
                     log.warning("segment %s is tried again: %s", segment.segment_id, error.message)
-                    held.give_up()
+                    state = held.give_up()
                 else:
-                    held.fail(error.reason_name, error.message)
+                    state = held.fail(error.reason_name, error.message)
             except Exception as error:
                 log.exception("segment %s failed", segment.segment_id)
-                held.fail("INTERNAL", f"{type(error).__name__}; see the server's log")
+                state = held.fail("INTERNAL", f"{type(error).__name__}; see the server's log")
             else:
-                held.finish(made)
-        state = pb.OperationState.Name(segment.operation.state)
-        self._metrics.ended.labels(state.removeprefix("OPERATION_STATE_")).inc()
-
-
-class _Held:
-    """An operation that this worker holds, and writes no more often than needed."""
-
-    def __init__(
-        self, store: SegmentStore, kept: Kept, lease_ms: int, stop: threading.Event
-    ) -> None:
-        self._store, self._record, self._version = store, kept.record, kept.version
-        self._lease_ms, self._stop = lease_ms, stop
-        self._noted = time.monotonic()
-        self._lost = False
-
-    @property
-    def _operation(self) -> pb.Operation:
-        return self._record.segment.operation
-
-    def note(self, stage: str, share: float) -> None:
-        """Say how far it is."""
-        self._operation.stage, self._operation.progress = stage, share
-        self._renew()
-
-    def stopped(self) -> bool:
-        """Whether to stop: it was called off, others hold it, or the service ends."""
-        self._renew()
-        return self._lost or self._record.cancel_requested or self._stop.is_set()
-
-    def _renew(self) -> None:
-        if time.monotonic() - self._noted > _NOTE_SECONDS and not self._lost:
-            self._noted = time.monotonic()
-            self._record.lease_time.FromMilliseconds(now_ms() + self._lease_ms)
-            self._write()
-
-    def give_up(self) -> None:
-        """Stop working on it: it was called off, or others may take it now."""
-        if self._record.cancel_requested:
-            _end(self._operation, pb.OPERATION_STATE_CANCELLED)
-        else:
-            self._operation.state = pb.OPERATION_STATE_PENDING
-            self._operation.attempts -= 1  # nobody died over it
-        self._record.ClearField("lease_time")
-        self._write()
-
-    def fail(self, why: str, message: str) -> None:
-        """There will be no segment."""
-        self._operation.error.reason, self._operation.error.message = why, message
-        _end(self._operation, pb.OPERATION_STATE_FAILED)
-        self._write()
-
-    def finish(self, made: Made) -> None:
-        """The segment is there."""
-        self._record.segment.result.CopyFrom(made.result)
-        self._operation.stage, self._operation.progress = "", 1.0
-        _end(self._operation, pb.OPERATION_STATE_DONE)
-        self._write(made.members.SerializeToString())
-
-    def _write(self, members: bytes | None = None) -> None:
-        """Write what is known here, unless others hold it; that it was called off is kept."""
-        try:
-            if self._store.put(self._record, self._version, members):
-                self._version += 1
-                return
-            kept = self._store.get(self._record.segment.segment_id)
-        except MadangError as error:
-            log.warning("segment %s: %s", self._record.segment.segment_id, error.message)
-            return
-        if kept is None or kept.record.worker != self._record.worker:
-            self._lost = True
-            return
-        self._version = kept.version
-        if kept.record.cancel_requested and not self._record.cancel_requested:
-            self._record.cancel_requested = True
-            self._write(members)
-
-
-def _end(operation: pb.Operation, state: "pb.OperationState.ValueType") -> None:
-    operation.state = state
-    operation.end_time.FromMilliseconds(now_ms())
+                state = held.finish(made)
+        self._metrics.ended.labels(state).inc()
 
 
 _NO_MODEL = (reason.ERROR_REASON_MODEL_NOT_FOUND, reason.ERROR_REASON_MODEL_CORRUPT)

@@ -94,6 +94,9 @@ class HotModel(Generic[Model]):
                 self._drop(error)
             else:
                 self._refused(version, error)
+        except OSError as error:  # the registry, or the disk: it may pass
+            why = reason.ERROR_REASON_NOT_READY
+            self._refused(version, MadangError(Code.UNAVAILABLE, why, str(error)))
         except Exception as error:
             log.exception("%s %s could not be loaded", self._name, version)
             why = reason.ERROR_REASON_MODEL_CORRUPT

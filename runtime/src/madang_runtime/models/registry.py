@@ -166,7 +166,7 @@ class ModelRegistry:
             part.rename(local)
         if _entry(local) != entry:
             if not here:
-                local.unlink()
+                local.unlink(missing_ok=True)
             raise _corrupt(name, version, file)
         return local
 

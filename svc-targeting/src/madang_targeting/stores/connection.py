@@ -5,7 +5,7 @@ from typing import Any
 
 import redis
 
-from madang_runtime.changelog.errors import AWAY, guarded, not_synced, unavailable
+from madang_runtime.changelog.errors import guarded, not_synced
 
 
 class Connection:
@@ -37,21 +37,18 @@ class Connection:
         return replies
 
     def write(self, queue: Callable[[Any], object]) -> list[Any]:
-        """The same, all or none, for what changes anything.
+        """The same for what changes anything.
 
         Raises:
             MadangError: STORE_UNAVAILABLE; it may have been written all the same.
         """
-        pipe = self.client.pipeline(transaction=True)
+        pipe = self.client.pipeline(transaction=False)
         queue(pipe)
+        if self._synced:  # on the connection that wrote
+            pipe.execute_command("WAITAOF", 1, 0, self._timeout_ms)
         replies: list[Any] = guarded(pipe.execute)
-        if self._synced:
-            try:
-                synced = self.client.execute_command("WAITAOF", 1, 0, self._timeout_ms)
-            except AWAY as error:
-                raise unavailable(error) from error
-            if not synced[0]:
-                raise not_synced()
+        if self._synced and not replies.pop()[0]:
+            raise not_synced()
         return replies
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Stores in memory, for tests and small runs."""
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import numpy as np
 from madang.targeting.v1.segment_record_pb2 import SegmentRecord
 from madang_targeting.caps import Bools, Caps, Sends
 from madang_targeting.results import Event
-from madang_targeting.segment_store import OPEN, Kept
+from madang_targeting.segment_store import OPEN, Kept, next_version
 
 
 class MemoryCapStore:
@@ -30,7 +31,8 @@ class MemoryCapStore:
             found = np.array([self._may(caps, sends, user) for user in sends.user_ids], bool)
             for user, may in zip(sends.user_ids, found.tolist(), strict=True):
                 own = self._sent.setdefault(user, [])
-                own[:] = [s for s in own if s[2] > sends.time - caps.keep_seconds()]
+                oldest = min(sends.time, int(time.time())) - caps.keep_seconds()
+                own[:] = [s for s in own if s[2] > oldest]
                 if may and all(s[0] != sends.campaign_id for s in own):
                     own.append((sends.campaign_id, sends.channel, sends.time))
             return found
@@ -44,8 +46,8 @@ class MemoryCapStore:
             return True
         return all(
             sum(
-                cap.channel in ("", channel) and time > sends.time - cap.seconds
-                for _, channel, time in own
+                cap.channel in ("", channel) and abs(when - sends.time) < cap.seconds
+                for _, channel, when in own
             )
             < cap.most
             for cap in caps.on(sends.channel)
@@ -72,7 +74,7 @@ class MemorySegmentStore:
         with self._lock:
             if self._kept.get(name, (b"", 0))[1] != seen:
                 return False
-            self._kept[name] = record.SerializeToString(), seen + 1
+            self._kept[name] = record.SerializeToString(), next_version(seen)
             if members is not None:
                 self._members[name] = members
             return True

@@ -3,25 +3,25 @@
 from typing import Any
 
 from madang.targeting.v1.segment_record_pb2 import SegmentRecord
-from madang_targeting.segment_store import OPEN, Kept
+from madang_targeting.segment_store import OPEN, Kept, next_version
 from madang_targeting.stores.connection import Connection
 
 # The tag keeps all on one node of a cluster, so that scripts reach them.
 _PREFIX = "{targeting}:"
 _ALL, _OPEN = f"{_PREFIX}segments", f"{_PREFIX}open"
 
-# KEYS: record, members, all, open. ARGV: id, version seen, payload, when it was asked for, or ""
-# when nobody need work on it, members.
+# KEYS: record, members, all, open. ARGV: id, version seen, version now, payload, when it was asked
+# for or "" when nobody need work on it, members.
 _PUT = """
 if tonumber(redis.call('HGET', KEYS[1], 'version') or '0') ~= tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], 'version', ARGV[2] + 1, 'record', ARGV[3])
+redis.call('HSET', KEYS[1], 'version', ARGV[3], 'record', ARGV[4])
 redis.call('ZADD', KEYS[3], 0, ARGV[1])
-if ARGV[4] ~= '' then
-  redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1])
+if ARGV[5] ~= '' then
+  redis.call('ZADD', KEYS[4], ARGV[5], ARGV[1])
 else
   redis.call('ZREM', KEYS[4], ARGV[1])
 end
-if ARGV[5] then redis.call('SET', KEYS[2], ARGV[5]) end
+if ARGV[6] then redis.call('SET', KEYS[2], ARGV[6]) end
 return 1
 """
 
@@ -48,6 +48,7 @@ class RedisSegmentStore:
         arguments: list[Any] = [
             record.segment.segment_id,
             seen,
+            next_version(seen),
             record.SerializeToString(),
             operation.create_time.ToMilliseconds() if operation.state in OPEN else "",
         ]
