@@ -103,10 +103,11 @@ def city_uplift(
     curves: dict[str, Floats] = {}
     harmed = []
     layout = layout_of(city.tables)
-    users = user_columns(city.tables, layout, TreeTraining(rounds=60, learning_rate=0.1))
+    period, quick = city.tables.test_period, TreeTraining(rounds=60, learning_rate=0.1)
+    users = {period: user_columns(city.tables, layout, period, quick)}
     for seed in track(_SEEDS, "uplift", transient=True):
         world = CampaignWorld(city.tables.frames["users"], city.truth, seed)
-        campaigns, sends, truth = world.run(_CAMPAIGNS, 0.5)
+        campaigns, sends, truth = world.run(_CAMPAIGNS, 0.5, city.tables.test_period)
         harmed.append(float((truth.uplift < 0).mean()))
         inputs = send_inputs(recipients(users, layout, campaigns, sends), layout)
         last = campaigns["campaign_id"].to_list()[-_TESTED:]
@@ -147,7 +148,7 @@ def city_segments(city: City) -> Told:
     told = Told({}, {})
     for seed in track(_SEEDS, "segments", transient=True):
         world = CampaignWorld(city.tables.frames["users"], city.truth, seed)
-        campaigns, sends, _ = world.run(_CAMPAIGNS, 0.5)
+        campaigns, sends, _ = world.run(_CAMPAIGNS, 0.5, city.tables.test_period)
         before = campaigns.head(_CAMPAIGNS - _TESTED)
         frames = {
             **city.tables.frames,
@@ -180,7 +181,7 @@ def _tell(
     row = {user: i for i, user in enumerate(ids)}
     group, channel = GROUPS.index(campaign["group"]), CHANNELS.index(campaign["channel"])
     truth = world.truth(np.arange(len(ids)), group, channel)
-    same = [c for c, g in model.campaigns.items() if g == campaign["group"]]
+    same = [c for c, b in model.campaigns.items() if b.group == campaign["group"]]
 
     def make(**given: object) -> tuple[pb.SegmentResult, NDArray[np.int64]]:
         spec = pb.SegmentSpec(

@@ -68,7 +68,7 @@ def register(registry: ModelRegistry, users: Path, rng: np.random.Generator) -> 
         LAYOUT,
         {"push": {o: Simulator(m.trees, m.calibration) for o, m in models.items()}},
         dict.fromkeys(OUTCOMES.values(), 0.2),
-        pl.DataFrame({"campaign_id": ["before"], "group": ["a"]}).to_arrow(),
+        pl.DataFrame({"campaign_id": "before", "group": "a", "channel": "push"}).to_arrow(),
         recipients.to_arrow(),
     )
     version = registry.register(AUDIENCE, {USERS: users})

@@ -81,8 +81,8 @@ def test_there_is_a_choice(clients, city):
     answer = clients.targeting.GetAudienceInfo(pb.GetAudienceInfoRequest(), timeout=5)
     assert (answer.audience_size, CHICKEN in answer.groups) == (500, True)
     assert set(answer.channels) <= set(CHANNELS)
-    known = dict(city.tables.frames["campaigns"].select("campaign_id", "group").iter_rows())
-    assert {c.campaign_id: c.group for c in answer.campaigns} == known
+    known = city.tables.frames["campaigns"].select("campaign_id", "group", "channel").rows()
+    assert {(c.campaign_id, c.group, c.channel) for c in answer.campaigns} == set(known)
     assert answer.serving_info.models[0].name == "targeting"
 
 

@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from madang.targeting.v1 import targeting_pb2 as pb
 from madang.targeting.v1.segment_record_pb2 import SegmentMembers
-from madang_runtime.errors import MadangError
+from madang_runtime.changelog.errors import unavailable
+from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.models.registry import ModelRegistry
 from madang_runtime.times import now_ms
 from madang_targeting.audience import AUDIENCE, USERS, Audiences
@@ -82,7 +83,7 @@ def register(registry, users, version_of=None):
         inputs = rows.select("age", "likes").to_numpy()
         models = {o: train_response(inputs, rows[o].to_numpy(), QUICK) for o in OUTCOMES.values()}
         simulators[channel] = {o: Simulator(m.trees, m.calibration) for o, m in models.items()}
-    campaigns = [{"campaign_id": f"{g}-{c}", "group": g} for g, c in sent]
+    campaigns = [{"campaign_id": f"{g}-{c}", "group": g, "channel": c} for g, c in sent]
     files, parameters = pack(
         LAYOUT,
         simulators,
@@ -251,6 +252,23 @@ def test_a_segment_learns_from_what_was_recorded_since(world):
     assert without.learned_from == 0
 
 
+@pytest.mark.parametrize("before", ["push", "mail"])
+@pytest.mark.parametrize("now", ["push", "mail"])
+def test_responders_by_another_channel_are_expected_by_this_one(world, before, now):
+    spec = {"reference_campaign_ids": [f"chicken-{before}"], "groups": [], "channel": now}
+    result, (rows, _, _) = world.make(**spec)
+    click, _ = chances(world.users, "chicken", now)
+    assert result.expected.click_rate.expected == pytest.approx(click[rows].mean(), rel=0.13)
+    assert result.everybody.click_rate.expected == pytest.approx(click.mean(), rel=0.13)
+
+
+def test_a_campaign_that_is_named_twice_counts_once(world):
+    world.results.append("new", Event.SENT, world.ids[:1000], "push")
+    world.results.append("new", Event.CLICK, world.ids[:100])
+    result, _ = world.make(reference_campaign_ids=["new", "new"])
+    assert (result.learned_from, result.responded) == (1000, 100)
+
+
 def test_parts_are_drawn_and_the_campaign_holds_out_the_same(world):
     spec = {"campaign_id": "c1", "held_out_share": 0.2, "sample_share": 0.1}
     result, (rows, sample, held) = world.make(size=5000, **spec)
@@ -363,6 +381,7 @@ def test_members_are_streamed_and_taken_up_again(world):
     assert not set(sample) & set(whole)
     token = parts[0].page_token
     wrong = "INVALID_ARGUMENT PAGE_TOKEN_INVALID page_token"
+    assert why(lambda: world.listed("s", 9)) == "INVALID_ARGUMENT FIELD_INVALID part"
     for part, given in ((pb.MEMBER_PART_SAMPLE, token), (pb.MEMBER_PART_MAIN, "?")):
         assert why(lambda part=part, given=given: world.listed("s", part, given)) == wrong
     world.desk.delete("s")
@@ -488,6 +507,62 @@ def test_work_of_who_died_is_begun_anew_and_they_can_not_undo_it(world, slow):
     members = world.segments.members("s")
     assert not world.segments.put(dead, kept.version + 1, b"of the dead")
     assert world.segments.members("s") == members
+
+
+def test_a_maker_that_is_long_silent_keeps_its_lease(world, slow):
+    made = []
+
+    def silent(*_):
+        made.append(1)
+        time.sleep(4)
+        raise MadangError(Code.FAILED_PRECONDITION, reason.ERROR_REASON_TOO_FEW_RESPONSES, "")
+
+    slow.make = silent
+    create(world.desk)
+    workers = [world.worker(lease_seconds=1.5) for _ in range(2)]
+    assert waited(lambda: state(world) == "FAILED", 10)
+    for worker in workers:
+        worker.close()
+    assert len(made) == world.desk.get("s").operation.attempts == 1
+
+
+class Flaky:
+    """A store of which some answers are lost, although they were written, and which is away for a
+    moment when the segment is done."""
+
+    def __init__(self, store):
+        self._store, self._puts, self.away = store, 0, 2
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def put(self, record, seen, members=None):
+        done = record.segment.operation.state == pb.OPERATION_STATE_DONE
+        if done and self.away:
+            self.away -= 1
+            raise unavailable(TimeoutError())
+        found = self._store.put(record, seen, members)
+        self._puts += 1
+        if self._puts % 2 and record.segment.operation.state == pb.OPERATION_STATE_RUNNING:
+            raise unavailable(TimeoutError())
+        return found
+
+
+def test_what_was_made_is_not_lost_when_the_store_is(world, slow):
+    create(world.desk)
+    flaky = Flaky(world.segments)
+    metrics = WorkMetrics(CollectorRegistry())
+    worker = Worker(
+        flaky, slow, lambda: world.model, NoOpTracer(), metrics, lease_seconds=3, threads=1
+    )
+    worker.start()
+    assert slow.begun.wait(15)
+    time.sleep(1.5)
+    slow.go_on.set()
+    assert waited(lambda: state(world) == "DONE", 10)
+    worker.close()
+    assert not flaky.away
+    assert len(world.listed("s")) == 2000
 
 
 def test_what_kills_its_makers_is_given_up(world, slow):

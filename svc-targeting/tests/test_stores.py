@@ -119,6 +119,9 @@ def test_results_are_kept_once_each(stores):
     store.append(name, Event.CLICK, ["다"])
     store.append(f"{name}2", Event.ORDER, ["x"])
     assert store.read(name) == {Event.SENT: {"a", "b\n", "c", "다"}, Event.CLICK: {"다"}}
+    assert [store.channel(n) for n in (name, f"{name}2")] == ["", ""]
+    store.append(f"{name}2", Event.SENT, ["x"], "푸시")
+    assert store.channel(f"{name}2") == "푸시"
     assert store.known([name, "nobody", f"{name}2"]) == [True, False, True]
 
 

@@ -37,6 +37,24 @@ def test_calibrated_probabilities_mean_what_they_say():
     assert (np.diff(fitted.probabilities) >= 0).all()
 
 
+def test_equal_scores_are_one():
+    rng = np.random.default_rng(0)
+    outcomes = rng.random(5000) < 0.02
+    fitted = Calibration.fit(np.full(5000, 0.3), outcomes)
+    assert fitted(np.array([0.3]))[0] == pytest.approx(outcomes.mean())
+
+
+def test_of_nothing_but_chance_nobody_is_the_best():
+    """Where columns say nothing, the best tenth is expected to respond as all do."""
+    ratios = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        x, did = rng.normal(size=(3000, 6)), rng.random(3000) < 0.05
+        found = train_response(x, did, QUICK)(rng.normal(size=(3000, 6)))
+        ratios.append(np.sort(found)[-300:].mean() / 0.05)
+    assert np.mean(ratios) < 1.5
+
+
 def test_nothing_is_impossible_and_nothing_certain():
     fitted = Calibration.fit(np.arange(100.0), np.arange(100) >= 50)
     assert 0 < fitted(np.array([-5.0]))[0] < 0.02

@@ -95,11 +95,13 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "delivery": pl.Float64(),
     },
     # One row a campaign, in the order in which they were sent. `group` is what it was about, a
-    # `category_name` of items. Data without campaigns has none.
+    # `category_name` of items; `period` is when it was sent: features are from before. Data without
+    # campaigns has none.
     "campaigns": {
         "campaign_id": pl.String(),
         "group": pl.String(),
         "channel": pl.String(),
+        "period": pl.Int64(),
     },
     # One row a campaign and user, in the campaigns' order: whether they were told or held out by
     # chance, whether they opened it, and whether they ordered, told or not.

@@ -39,7 +39,10 @@ class Estimator:
             audience_size=model.audience.size,
             groups=model.layout.groups,
             channels=model.layout.channels,
-            campaigns=[pb.Campaign(campaign_id=c, group=g) for c, g in model.campaigns.items()],
+            campaigns=[
+                pb.Campaign(campaign_id=name, group=before.group, channel=before.channel)
+                for name, before in model.campaigns.items()
+            ],
             serving_info=stages.serving_info([_version(model)]),
         )
 

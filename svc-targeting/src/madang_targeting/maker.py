@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 from madang.common.v1.serving_info_pb2 import ModelVersion
 from madang.targeting.v1 import targeting_pb2 as pb
@@ -23,7 +24,7 @@ from madang_targeting.segment_store import SegmentStore
 from madang_targeting.trees import StoppedError, TreeTraining
 
 CURVE_POINTS = 40
-_MOST_LEARNED, _DRAWN_AT_ONCE = 200_000, 100_000
+_MOST_LEARNED, _DRAWN_AT_ONCE, _COMPARED = 200_000, 100_000, 20_000
 _TRAINING = TreeTraining(rounds=300, leaves=6, learning_rate=0.05)
 _EVENTS = {"clicked": Event.CLICK, "ordered": Event.ORDER}
 
@@ -183,25 +184,28 @@ class SegmentMaker:
         before = [c for c in campaigns if c in model.campaigns]
         since = [c for c in campaigns if c not in model.campaigns]
         known = [model.recipients(before, goal)] if before else []
-        sent, did = [], []
+        sent, did, channels = [], [], []
         for campaign in since:
             found = self._results.read(campaign)
             rows = model.audience.rows(sorted(found.get(Event.SENT, set())))
             responded = model.audience.rows(sorted(found.get(_EVENTS[goal], set())))
             sent.append(rows)
             did.append(np.isin(rows, responded))
+            channel = self._results.channel(campaign)
+            channels.append(np.full(len(rows), channel or spec.channel))
             work.heed()
         if since:
             rows, responses = np.concatenate(sent), np.concatenate(did)
             chosen = _some(len(rows))
             inputs = _gather(model, rows[chosen], work)
-            known.append(Recipients(inputs, responses[chosen]))
+            through = np.concatenate(channels)[chosen]
+            known.append(Recipients(inputs, responses[chosen], through))
         if not known:
-            return Recipients(np.empty((0, 0), np.float32), np.empty(0, np.bool_))
-        inputs = np.concatenate([k.inputs for k in known])
-        responses = np.concatenate([k.did for k in known])
-        chosen = _some(len(responses))
-        return Recipients(inputs[chosen], responses[chosen])
+            none = np.empty(0, np.bool_)
+            return Recipients(np.empty((0, 0), np.float32), none, none.astype(np.str_))
+        chosen = _some(sum(len(k.did) for k in known))
+        columns = zip(*((k.inputs, k.did, k.channels) for k in known), strict=True)
+        return Recipients(*(np.concatenate(column)[chosen] for column in columns))
 
     def _scorer(
         self,
@@ -232,12 +236,42 @@ class SegmentMaker:
                 Code.FAILED_PRECONDITION, reason.ERROR_REASON_TOO_FEW_RESPONSES, str(error)
             ) from error
 
+        shift = self._channel_shift(spec, model, columns, outcomes[0], known)
+
         def by_both(inputs: Inputs) -> Scores:
-            alike, expected = lookalike(inputs), simulate(inputs)
+            alike, expected = expit(logit(lookalike(inputs)) + shift), simulate(inputs)
             both = np.stack([(alike + expected[0]) / 2, expected[1]])
             return Scores(alike, expected[0], both)
 
         return by_both
+
+    def _channel_shift(
+        self,
+        spec: pb.SegmentSpec,
+        model: TargetingModel,
+        columns: Sequence[str],
+        goal: str,
+        known: Recipients,
+    ) -> float:
+        """By how much the message's channel is answered more than those that the recipients were
+        sent by: what the simulators expect of the recipients through either, in log odds."""
+        groups, some = groups_of(spec, model), np.linspace(0, len(known.did) - 1, _COMPARED)
+        rows = np.unique(some.astype(int))
+        inputs, channels = known.inputs[rows], known.channels[rows]
+        through = set(channels.tolist()) & set(model.layout.channels) - {spec.channel}
+        if not through:
+            return 0.0
+
+        def expected(inputs: Inputs, channel: str) -> NDArray[np.float64]:
+            rates: NDArray[np.float64] = model.simulate(inputs, columns, channel, groups, [goal])[0]
+            return rates
+
+        ours = expected(inputs, spec.channel)
+        theirs = ours.copy()
+        for channel in through:
+            own = channels == channel
+            theirs[own] = expected(inputs[own], channel)
+        return float(logit(ours.mean()) - logit(theirs.mean()))
 
     def _split(
         self,
@@ -265,8 +299,8 @@ class SegmentMaker:
 
 def groups_of(spec: pb.SegmentSpec, model: TargetingModel) -> list[str]:
     """The groups that a message is about."""
-    of_campaigns = (model.campaigns.get(c, "") for c in spec.reference_campaign_ids)
-    return list(spec.groups) or sorted(set(of_campaigns) - {""})
+    before = (model.campaigns.get(c) for c in spec.reference_campaign_ids)
+    return list(spec.groups) or sorted({b.group for b in before if b})
 
 
 def curve_point(cut: Cut, goal: "pb.Outcome.ValueType", spread: Sequence[float]) -> pb.CurvePoint:

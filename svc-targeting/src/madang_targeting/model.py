@@ -3,7 +3,7 @@ channel and preference group, and whom campaigns before were sent to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightgbm
 import numpy as np
@@ -72,6 +72,13 @@ class Simulator:
         return self.calibration(probabilities(self.trees, inputs, threads))
 
 
+class Before(NamedTuple):
+    """A campaign that was sent: what it was about, and by which channel."""
+
+    group: str
+    channel: str
+
+
 @dataclass(frozen=True)
 class Recipients:
     """Who was sent something, and what they did.
@@ -79,10 +86,12 @@ class Recipients:
     Attributes:
         inputs: as of the send, shape [n, columns of the layout].
         did: the outcome in question, shape [n].
+        channels: that the messages took, shape [n].
     """
 
     inputs: Inputs
     did: NDArray[np.bool_]
+    channels: NDArray[np.str_]
 
 
 def pack(
@@ -98,19 +107,16 @@ def pack(
         layout: of the audience.
         simulators: by channel and column of OUTCOMES.
         spread: between campaigns, by column of OUTCOMES.
-        campaigns: campaign_id, group.
+        campaigns: campaign_id, group, channel.
         recipients: campaign_id, a column an outcome, and those of the layout as of the send.
     """
-    files = {
-        f"{channel}.{outcome}.txt": model.trees.model_to_string().encode()
-        for channel, models in simulators.items()
-        for outcome, model in models.items()
-    }
-    calibrations = {
-        f"{channel}.{outcome}": [c.tolist() for c in vars(model.calibration).values()]
-        for channel, models in simulators.items()
-        for outcome, model in models.items()
-    }
+    # Files are numbered, since channels may have any name.
+    files, calibrations = {}, {}
+    for number, channel in enumerate(layout.channels):
+        for outcome, model in simulators[channel].items():
+            key = f"{number}.{outcome}"
+            files[f"{key}.txt"] = model.trees.model_to_string().encode()
+            calibrations[key] = [c.tolist() for c in vars(model.calibration).values()]
     files |= {CAMPAIGNS: _parquet(campaigns), RECIPIENTS: _parquet(recipients)}
     parameters = {
         "layout": layout.model_dump(),
@@ -147,8 +153,7 @@ class TargetingModel:
             for key, calibration in given["calibrations"].items()
         }
         campaigns = pq.read_table(pa.BufferReader(self._files[CAMPAIGNS])).to_pylist()
-        self.campaigns: dict[str, str] = {c["campaign_id"]: c["group"] for c in campaigns}
-        """The group of each campaign."""
+        self.campaigns = {c["campaign_id"]: Before(c["group"], c["channel"]) for c in campaigns}
 
     def check(self, channel: str, groups: Sequence[str]) -> None:
         """Raises: MadangError CHANNEL_NOT_FOUND, PREFERENCE_GROUP_NOT_FOUND."""
@@ -192,11 +197,11 @@ class TargetingModel:
         Returns:
             probabilities, shape [outcomes, n].
         """
-        at = {name: i for i, name in enumerate(columns)}
+        at, number = {c: i for i, c in enumerate(columns)}, self.layout.channels.index(channel)
         best = np.zeros((len(outcomes), len(inputs)))
         for group in groups:
             own = np.ascontiguousarray(inputs[:, [at[c] for c in self.layout.of_group(group)]])
-            found = np.stack([self._simulators[f"{channel}.{o}"](own, threads) for o in outcomes])
+            found = np.stack([self._simulators[f"{number}.{o}"](own, threads) for o in outcomes])
             best = np.where(found[0] > best[0], found, best)
         return best
 
@@ -207,7 +212,12 @@ class TargetingModel:
             filters=[("campaign_id", "in", list(campaign_ids))] if campaign_ids else None,
         ).slice(0, None if campaign_ids else 0)
         inputs = [table[c].to_numpy().astype(np.float32) for c in self.layout.columns()]
-        return Recipients(np.stack(inputs, axis=1), table[outcome].to_numpy().astype(np.bool_))
+        channels = [self.campaigns[c].channel for c in table["campaign_id"].to_pylist()]
+        return Recipients(
+            np.stack(inputs, axis=1),
+            table[outcome].to_numpy().astype(np.bool_),
+            np.array(channels, np.str_),
+        )
 
 
 def _parquet(table: pa.Table) -> bytes:

@@ -47,7 +47,7 @@ class Outreach:
         found = self._sent.record(self._caps, sends)
         users = [user for user, may in zip(sends.user_ids, found.tolist(), strict=True) if may]
         if users:
-            self._results.append(request.campaign_id, Event.SENT, users)
+            self._results.append(request.campaign_id, Event.SENT, users, request.channel)
         return pb.RecordSendsResponse(
             recorded=found.astype(np.uint8).tobytes(), recorded_count=len(users)
         )

@@ -20,11 +20,16 @@ class ResultStore(Protocol):
     STORE_UNAVAILABLE.
     """
 
-    def append(self, campaign_id: str, event: Event, user_ids: Sequence[str]) -> None:
-        """Record users."""
+    def append(
+        self, campaign_id: str, event: Event, user_ids: Sequence[str], channel: str = ""
+    ) -> None:
+        """Record users, and by which channel they were sent it."""
 
     def read(self, campaign_id: str) -> dict[Event, set[str]]:
         """All users of a campaign, by event; none where nothing is known of it."""
+
+    def channel(self, campaign_id: str) -> str:
+        """The channel by which users were last sent it; "" when nobody was."""
 
     def known(self, campaign_ids: Sequence[str]) -> list[bool]:
         """Whether anything is known of each campaign."""

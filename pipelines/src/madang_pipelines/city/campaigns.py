@@ -87,12 +87,15 @@ class CampaignWorld:
         )
         return frame, found
 
-    def run(self, campaigns: int, reach: float) -> tuple[pl.DataFrame, pl.DataFrame, CampaignTruth]:
+    def run(
+        self, campaigns: int, reach: float, period: int
+    ) -> tuple[pl.DataFrame, pl.DataFrame, CampaignTruth]:
         """Run campaigns among users drawn by chance, three in ten of them held out.
 
         Args:
             campaigns: how many; each is about one group, through one channel.
             reach: share of users that one is for.
+            period: in which they are sent.
 
         Returns:
             the tables `campaigns` and `sends`, and the truth of each send.
@@ -111,6 +114,7 @@ class CampaignWorld:
                 "campaign_id": names,
                 "group": [GROUPS[g] for g in about],
                 "channel": [CHANNELS[c] for c in through],
+                "period": [period] * campaigns,
             }
         )
         joined = (

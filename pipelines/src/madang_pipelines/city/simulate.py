@@ -72,7 +72,7 @@ def simulate(size: CitySize, progress: Callable[[float], None] = lambda _: None)
     sessions, impressions, actions = (pl.concat(frames) for frames in zip(*days, strict=True))
     orders, deliveries = deliver(sessions, impressions, items, START_MS, size.seed)
     outreach = CampaignWorld(users, truth, size.seed)
-    campaigns, sends, _ = outreach.run(_CAMPAIGNS, _REACH)
+    campaigns, sends, _ = outreach.run(_CAMPAIGNS, _REACH, int(_PERIOD_OF_DAY[-1]))
     frames = {
         "campaigns": campaigns,
         "sends": sends,

@@ -1,6 +1,6 @@
 """What models read of a user, of a preference group, and of how messages were answered before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -31,9 +31,11 @@ def layout_of(tables: Tables) -> Layout:
     )
 
 
-def user_columns(tables: Tables, layout: Layout, training: TreeTraining) -> pl.DataFrame:
-    """All of the layout but answers, as of the held-out period: `user_id` and a column each."""
-    *before, now = (_deeds(tables, layout, p) for p in range(1, tables.test_period + 1))
+def user_columns(
+    tables: Tables, layout: Layout, period: int, training: TreeTraining
+) -> pl.DataFrame:
+    """All of the layout but answers, as a period begins: `user_id` and a column each."""
+    *before, now = (_deeds(tables, layout, p) for p in range(min(period, 1), period + 1))
     return now.with_columns(_preferences(tables, layout, before, now, training))
 
 
@@ -64,6 +66,7 @@ def _deeds(tables: Tables, layout: Layout, period: int) -> pl.DataFrame:
 
 def _actions(tables: Tables) -> pl.DataFrame:
     items = tables.frames["items"].select("item_id", group="category_name")
+    items = items.filter(pl.col("group") != "")
     return tables.frames["actions"].join(items, "item_id")
 
 
@@ -77,6 +80,9 @@ def _preferences(
     """P(a user opens, orders from a group in a period), by a model each that is learned from all
     periods before; `before` are the columns as of each of them, from period 1."""
     names = [c for c in now.columns if c != "user_id"]
+    if not before:
+        nothing = pl.Series([None] * len(now), dtype=pl.Float64)
+        return [nothing.alias(f"{c}.{g}") for c in _PREFERENCES for g in layout.groups]
     then, inputs = (f.select(names).cast(pl.Float64).to_numpy() for f in (pl.concat(before), now))
     rows = pl.concat(
         frame.select("user_id", period=pl.lit(period, pl.Int64))
@@ -99,17 +105,39 @@ def _preferences(
 
 
 def recipients(
-    users: pl.DataFrame, layout: Layout, campaigns: pl.DataFrame, sends: pl.DataFrame
+    users: Mapping[int, pl.DataFrame],
+    layout: Layout,
+    campaigns: pl.DataFrame,
+    sends: pl.DataFrame,
+    most: int | None = None,
 ) -> pl.DataFrame:
-    """Sends with their campaign's group and channel, and all columns of the layout; answers as they
-    were before the send, as campaigns come in their order."""
-    joined = sends.join(campaigns, "campaign_id", maintain_order="left")
-    return joined.join(users, "user_id", maintain_order="left").with_columns(
+    """Sends with their campaign's group and channel, and all columns of the layout as they were
+    before the send.
+
+    Args:
+        users: their columns as each period of a campaign begins.
+        layout: of the columns.
+        campaigns: in the order in which they were sent; those of groups that the layout lacks are
+            left out.
+        sends: of them.
+        most: of a campaign, drawn by chance from those who were told; None: all, told or not.
+    """
+    known = campaigns.with_row_index("order").filter(pl.col("group").is_in(layout.groups))
+    joined = sends.join(known, "campaign_id").sort("order", maintain_order=True)
+    joined = joined.with_columns(
         ((event & own).cast(pl.Int64).cum_sum() - (event & own).cast(pl.Int64))
         .over("user_id")
         .alias(name)
         for name, event, own in _answers(layout)
     )
+    if most is not None:
+        draw = pl.int_range(pl.len()).shuffle(seed=0).over("campaign_id")
+        joined = joined.filter("told").filter(draw < most)
+    parts = [
+        own.join(users[period], "user_id", maintain_order="left")
+        for (period,), own in joined.partition_by("period", as_dict=True).items()
+    ]
+    return pl.concat(parts).sort("order", maintain_order=True) if parts else joined
 
 
 def audience(
@@ -141,7 +169,7 @@ def of_own_group(frame: pl.DataFrame, layout: Layout) -> Floats:
     """What the models of groups read of each recipient, by the group of its campaign, shape
     [n, columns]."""
     group = frame["group"].to_numpy()
-    found = np.empty((len(frame), len(layout.of_group(""))))
+    found = np.full((len(frame), len(layout.of_group(""))), np.nan)
     for name in layout.groups:
         own = group == name
         found[own] = frame.filter(own).select(layout.of_group(name)).cast(pl.Float64).to_numpy()

@@ -15,8 +15,8 @@ Row = tuple[str, str, bool, bool, bool]
 
 
 def collect(gateway: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The tables `campaigns` and `sends` of every campaign that segments were made for: whom
-    messages were recorded of, and who was held out.
+    """The tables `campaigns`, without periods, and `sends` of every campaign that segments were
+    made for: whom messages were recorded of, and who was held out.
 
     Args:
         gateway: host:port.
@@ -28,22 +28,22 @@ def collect(gateway: str) -> tuple[pl.DataFrame, pl.DataFrame]:
         stub = targeting_pb2_grpc.TargetingServiceStub(channel)
         info = stub.GetAudienceInfo(pb.GetAudienceInfoRequest(), timeout=_TIMEOUT)
         group_of = {campaign.campaign_id: campaign.group for campaign in info.campaigns}
-        known = set(group_of)
         campaigns: dict[str, tuple[str, str, str]] = {}
         held: dict[str, set[str]] = {}
-        for segment in _segments(stub):
+        # In the order in which they were sent, which is that of their first segments.
+        for segment in sorted(_segments(stub), key=_created):
             spec, name = segment.spec, segment.spec.campaign_id or segment.segment_id
             about = [*spec.groups, *(group_of.get(c, "") for c in spec.reference_campaign_ids)]
             group = next(filter(None, about), "")
-            if name not in known and group:
+            if group:
                 campaigns.setdefault(name, (name, group, spec.channel))
                 held.setdefault(name, set()).update(_held_out(stub, segment.segment_id))
         sends = [row for name in campaigns for row in _sends(stub, name, held[name])]
     told = {row[0] for row in sends if row[2]}
     return (
         pl.DataFrame(
-            [c for name, c in sorted(campaigns.items()) if name in told],
-            schema=SCHEMAS["campaigns"],
+            [c for name, c in campaigns.items() if name in told],
+            schema={c: t for c, t in SCHEMAS["campaigns"].items() if c != "period"},
             orient="row",
         ),
         pl.DataFrame(
@@ -52,9 +52,16 @@ def collect(gateway: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
 
 
+def _created(segment: pb.Segment) -> int:
+    return segment.operation.create_time.ToMilliseconds()
+
+
 def with_campaigns(tables: Tables, campaigns: pl.DataFrame, sends: pl.DataFrame) -> None:
-    """Add campaigns to tables, behind those that they have."""
-    new = campaigns.join(tables.frames["campaigns"], "campaign_id", how="anti")
+    """Add campaigns to tables, behind those that they have, as sent in their last period."""
+    new = campaigns.join(
+        tables.frames["campaigns"], "campaign_id", how="anti", maintain_order="left"
+    )
+    new = new.with_columns(period=pl.lit(tables.test_period, pl.Int64))
     tables.frames["campaigns"] = pl.concat([tables.frames["campaigns"], new])
     own = sends.join(new.select("campaign_id"), "campaign_id", how="semi", maintain_order="left")
     of_users = own.join(tables.frames["users"].select("user_id"), "user_id", how="semi")

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ Progress = Callable[[str, float], None]
 TRAINING = TreeTraining(rounds=200, leaves=4, learning_rate=0.05)
 _PREFERENCES = TreeTraining(rounds=60, learning_rate=0.1)
 _FOLDS = 5
+_MOST = 50_000
+"""Recipients of a campaign that are learned from."""
 
 
 def train_targeting(
@@ -37,10 +40,11 @@ def train_targeting(
     progress("whom to tell", 0.0)
     layout, sends = layout_of(tables), tables.frames["sends"]
     campaigns = tables.frames["campaigns"]
-    rounds = min(_PREFERENCES.rounds, training.rounds)
-    users = columns_of_users(tables, layout, TreeTraining(rounds=rounds, learning_rate=0.1))
+    quick = replace(_PREFERENCES, rounds=min(_PREFERENCES.rounds, training.rounds))
+    periods = sorted({tables.test_period, *campaigns["period"].to_list()})
+    users = {p: columns_of_users(tables, layout, p, quick) for p in periods}
     progress("whom to tell", 0.4)
-    told = recipients(users, layout, campaigns, sends).filter("told")
+    told = recipients(users, layout, campaigns, sends, _MOST)
     simulators: dict[str, dict[str, Simulator]] = {}
     fair: dict[str, list[pl.DataFrame]] = {outcome: [] for outcome in OUTCOMES.values()}
     for i, channel in enumerate(layout.channels):
@@ -61,14 +65,17 @@ def train_targeting(
         layout,
         simulators,
         {outcome: _spread(pl.concat(frames)) for outcome, frames in fair.items()},
-        campaigns.select("campaign_id", "group").to_arrow(),
+        campaigns.select("campaign_id", "group", "channel")
+        .join(told, "campaign_id", how="semi")
+        .to_arrow(),
         told.select(
             "campaign_id", *OUTCOMES.values(), pl.col(layout.columns()).cast(pl.Float32)
         ).to_arrow(),
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / USERS
-        audience(users, layout_of(tables), campaigns, sends).write_parquet(path)
+        now = users[tables.test_period]
+        audience(now, layout_of(tables), campaigns, sends).write_parquet(path)
         version = registry.register(AUDIENCE, {USERS: path})
     registry.set_alias(AUDIENCE, CHAMPION, version)
     made = registry.register(NAME, files, parameters=parameters | {"audience": version})

@@ -109,10 +109,19 @@ class MemoryResultStore:
 
     def __init__(self) -> None:
         self._users: dict[str, dict[Event, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._channels: dict[str, str] = {}
 
-    def append(self, campaign_id: str, event: Event, user_ids: Sequence[str]) -> None:
+    def append(
+        self, campaign_id: str, event: Event, user_ids: Sequence[str], channel: str = ""
+    ) -> None:
         """See `ResultStore.append`."""
         self._users[campaign_id][event].update(user_ids)
+        if channel:
+            self._channels[campaign_id] = channel
+
+    def channel(self, campaign_id: str) -> str:
+        """See `ResultStore.channel`."""
+        return self._channels.get(campaign_id, "")
 
     def read(self, campaign_id: str) -> dict[Event, set[str]]:
         """See `ResultStore.read`."""

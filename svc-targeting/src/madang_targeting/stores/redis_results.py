@@ -22,7 +22,9 @@ class RedisResultStore:
     def __init__(self, connection: Connection, keep_seconds: int) -> None:
         self._connection, self._keep = connection, keep_seconds
 
-    def append(self, campaign_id: str, event: Event, user_ids: Sequence[str]) -> None:
+    def append(
+        self, campaign_id: str, event: Event, user_ids: Sequence[str], channel: str = ""
+    ) -> None:
         """See `ResultStore.append`."""
         packed = zlib.compress(json.dumps([event, list(user_ids)]).encode(), 1)
         key = _key(campaign_id)
@@ -30,6 +32,8 @@ class RedisResultStore:
         def queue(pipe: Any) -> None:
             pipe.rpush(key, packed)
             pipe.expire(key, self._keep)
+            if channel:
+                pipe.set(_channel_key(campaign_id), channel, ex=self._keep)
 
         self._connection.write(queue)
 
@@ -51,6 +55,11 @@ class RedisResultStore:
                 return
             at += _AT_ONCE
 
+    def channel(self, campaign_id: str) -> str:
+        """See `ResultStore.channel`."""
+        (found,) = self._connection.read(lambda pipe: pipe.get(_channel_key(campaign_id)))
+        return found.decode() if found else ""
+
     def known(self, campaign_ids: Sequence[str]) -> list[bool]:
         """See `ResultStore.known`."""
         if not campaign_ids:
@@ -67,3 +76,7 @@ class RedisResultStore:
 
 def _key(campaign_id: str) -> str:
     return f"results:{campaign_id}"
+
+
+def _channel_key(campaign_id: str) -> str:
+    return f"results-channel:{campaign_id}"
