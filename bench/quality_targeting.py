@@ -324,7 +324,7 @@ is the median of what each fold's training part found.
 ## Segments in the simulated city
 
 {len(_SEEDS) * _TESTED} campaigns that no model has seen, on models of the {_CAMPAIGNS - _TESTED}
-before them (a third through each channel), a segment of {_SIZE} of 6,000 users for each: rates of
+before them, a segment of {_SIZE} of 6,000 users for each: rates of
 clicks and of orders by the simulator's truth. The models know the channel and the group that a
 campaign is about. {len(known)} of the campaigns are about what a campaign before was about, so that
 there are responders to be like. After a sample of {_SIZE // 2}, drawn from the best half of the
