@@ -33,13 +33,14 @@ from madang_pipelines.targeting.training import train_targeting
 from madang_runtime.models.registry import ModelRegistry
 from madang_targeting.audience import Audiences
 from madang_targeting.lookalike import train_response
-from madang_targeting.maker import SegmentMaker, Work
+from madang_targeting.maker import SegmentMaker
 from madang_targeting.members import Members
 from madang_targeting.model import NAME, TargetingModel
 from madang_targeting.results import Event
 from madang_targeting.stores.memory import MemoryResultStore, MemorySegmentStore
 from madang_targeting.trees import TreeTraining
 from madang_targeting.uplift import qini, qini_curve, train_uplift
+from madang_targeting.work import Work
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

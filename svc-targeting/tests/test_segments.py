@@ -23,12 +23,13 @@ from madang_targeting.audience import AUDIENCE, USERS, Audiences
 from madang_targeting.desk import SegmentDesk
 from madang_targeting.listing import MemberLister
 from madang_targeting.lookalike import train_response
-from madang_targeting.maker import SegmentMaker, Work
+from madang_targeting.maker import SegmentMaker
 from madang_targeting.members import Members
 from madang_targeting.model import NAME, OUTCOMES, Layout, Simulator, TargetingModel, pack
 from madang_targeting.results import Event
 from madang_targeting.stores.memory import MemoryResultStore, MemorySegmentStore
 from madang_targeting.trees import StoppedError, TreeTraining
+from madang_targeting.work import Work
 from madang_targeting.worker import Worker, WorkMetrics
 
 USER_COUNT = 20_000

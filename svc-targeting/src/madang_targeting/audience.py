@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from madang_runtime.changelog.errors import unavailable
+from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.models.registry import ModelRegistry
 
 AUDIENCE, USERS = "audience", "users.parquet"
@@ -122,7 +122,12 @@ class Audiences:
                 path = self._registry.fetch(AUDIENCE, version, USERS, self._folder)
                 found = Audience(version, path)
             except OSError as error:
-                raise unavailable(error) from error
+                raise MadangError(
+                    Code.UNAVAILABLE,
+                    reason.ERROR_REASON_STORE_UNAVAILABLE,
+                    f"the registry does not answer: {error}",
+                    retry_after=1.0,
+                ) from error
         with self._lock:
             if version not in self._open:
                 self._open[version] = found

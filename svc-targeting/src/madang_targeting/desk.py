@@ -6,9 +6,9 @@ from madang.targeting.v1 import targeting_pb2 as pb
 from madang.targeting.v1.segment_record_pb2 import SegmentRecord
 from madang_runtime.errors import Code, MadangError, invalid, reason
 from madang_runtime.times import now_ms
-from madang_targeting.maker import SegmentMaker, segment_not_found
+from madang_targeting.maker import SegmentMaker
 from madang_targeting.model import TargetingModel
-from madang_targeting.segment_store import OPEN, Kept, SegmentStore
+from madang_targeting.segment_store import OPEN, Kept, SegmentStore, segment_not_found
 
 _PAGE = 100
 _TRIES = 20

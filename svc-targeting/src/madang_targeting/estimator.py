@@ -11,7 +11,7 @@ from madang_runtime.errors import DEGRADABLE, MadangError
 from madang_runtime.stages import Stages
 from madang_targeting.calibration import rate_interval
 from madang_targeting.curve import Cut
-from madang_targeting.maker import CURVE_POINTS, curve_point
+from madang_targeting.forecast import CURVE_POINTS, curve_point
 from madang_targeting.model import OUTCOMES, TargetingModel
 from madang_targeting.outreach import Outreach
 

@@ -10,9 +10,8 @@ from madang.targeting.v1 import targeting_pb2 as pb
 from madang.targeting.v1.segment_record_pb2 import SegmentMembers
 from madang_runtime.errors import Code, MadangError, invalid, reason
 from madang_targeting.audience import GetAudience
-from madang_targeting.maker import done_segment, segment_not_found
 from madang_targeting.members import Members
-from madang_targeting.segment_store import SegmentStore
+from madang_targeting.segment_store import SegmentStore, done_segment, segment_not_found
 
 _AT_ONCE = 10_000
 _PARTS = {

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from madang.targeting.v1.targeting_pb2 import Outcome
+from madang.targeting.v1.targeting_pb2 import Outcome, SegmentSpec
 from madang_runtime.errors import Code, MadangError, reason
 from madang_runtime.models.registry import ModelFiles
 from madang_targeting.audience import Audience, GetAudience
@@ -154,6 +154,11 @@ class TargetingModel:
         }
         campaigns = pq.read_table(pa.BufferReader(self._files[CAMPAIGNS])).to_pylist()
         self.campaigns = {c["campaign_id"]: Before(c["group"], c["channel"]) for c in campaigns}
+
+    def groups_of(self, spec: SegmentSpec) -> list[str]:
+        """The groups that a segment's message is about."""
+        before = (self.campaigns.get(c) for c in spec.reference_campaign_ids)
+        return list(spec.groups) or sorted({b.group for b in before if b})
 
     def check(self, channel: str, groups: Sequence[str]) -> None:
         """Raises: MadangError CHANNEL_NOT_FOUND, PREFERENCE_GROUP_NOT_FOUND."""

@@ -9,8 +9,7 @@ from madang.targeting.v1 import targeting_pb2 as pb
 from madang_runtime.errors import Code, MadangError, invalid, reason
 from madang_runtime.times import given_ms, now_ms
 from madang_targeting.caps import Bools, Caps, CapStore, Sends
-from madang_targeting.maker import campaign_not_found
-from madang_targeting.results import Event, ResultStore
+from madang_targeting.results import Event, ResultStore, campaign_not_found
 
 _FURTHEST_MS = 90 * 86_400_000
 _AT_ONCE = 10_000

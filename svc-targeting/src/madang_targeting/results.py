@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from madang_runtime.errors import Code, MadangError, reason
+
 
 class Event(StrEnum):
     """What is recorded of a user."""
@@ -36,3 +38,13 @@ class ResultStore(Protocol):
 
     def close(self) -> None:
         """Close connections."""
+
+
+def campaign_not_found(campaign_id: str) -> MadangError:
+    """NOT_FOUND, CAMPAIGN_NOT_FOUND."""
+    return MadangError(
+        Code.NOT_FOUND,
+        reason.ERROR_REASON_CAMPAIGN_NOT_FOUND,
+        f"nobody is known to have been sent campaign {campaign_id!r}",
+        campaign=campaign_id,
+    )

@@ -3,10 +3,11 @@
 import secrets
 from typing import NamedTuple, Protocol
 
+from madang.targeting.v1 import targeting_pb2 as pb
 from madang.targeting.v1.segment_record_pb2 import SegmentRecord
-from madang.targeting.v1.targeting_pb2 import OperationState
+from madang_runtime.errors import Code, MadangError, reason
 
-OPEN = (OperationState.OPERATION_STATE_PENDING, OperationState.OPERATION_STATE_RUNNING)
+OPEN = (pb.OPERATION_STATE_PENDING, pb.OPERATION_STATE_RUNNING)
 """States of operations that somebody must work on."""
 
 
@@ -51,3 +52,34 @@ class SegmentStore(Protocol):
 
     def close(self) -> None:
         """Close connections."""
+
+
+def done_segment(segments: SegmentStore, segment_id: str) -> pb.Segment:
+    """A segment that is made.
+
+    Raises:
+        MadangError: SEGMENT_NOT_FOUND, SEGMENT_NOT_DONE, STORE_UNAVAILABLE.
+    """
+    kept = segments.get(segment_id)
+    if kept is None:
+        raise segment_not_found(segment_id)
+    segment = kept.record.segment
+    if segment.operation.state != pb.OPERATION_STATE_DONE:
+        state = pb.OperationState.Name(segment.operation.state).removeprefix("OPERATION_STATE_")
+        raise MadangError(
+            Code.FAILED_PRECONDITION,
+            reason.ERROR_REASON_SEGMENT_NOT_DONE,
+            f"segment {segment_id!r} is {state}, it has no members",
+            segment=segment_id,
+        )
+    return segment
+
+
+def segment_not_found(segment_id: str) -> MadangError:
+    """NOT_FOUND, SEGMENT_NOT_FOUND."""
+    return MadangError(
+        Code.NOT_FOUND,
+        reason.ERROR_REASON_SEGMENT_NOT_FOUND,
+        f"there is no segment {segment_id!r}",
+        segment=segment_id,
+    )

@@ -12,10 +12,11 @@ from madang.targeting.v1 import targeting_pb2 as pb
 from madang_runtime.errors import DEGRADABLE, MadangError, reason
 from madang_runtime.times import now_ms
 from madang_targeting.held import NOTE_SECONDS, Held, end_operation
-from madang_targeting.maker import SegmentMaker, Work
+from madang_targeting.maker import SegmentMaker
 from madang_targeting.model import TargetingModel
 from madang_targeting.segment_store import OPEN, Kept, SegmentStore
 from madang_targeting.trees import StoppedError
+from madang_targeting.work import Work
 
 log = logging.getLogger(__name__)
 _MOST_ATTEMPTS = 5
