@@ -84,7 +84,7 @@ def test_a_stream_is_one_span_and_one_call(running):
     assert counted(host, "OK") == 1
     assert servicer.remaining > 1e6, "a stream may take longer than a call"
     assert len(list(members(stub, "5", timeout=5))) == 5
-    assert servicer.remaining < 5
+    assert servicer.remaining < 10
 
 
 def test_errors_before_and_within_a_stream_have_their_reasons(running):
