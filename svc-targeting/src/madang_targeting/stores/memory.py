@@ -37,9 +37,6 @@ class MemoryCapStore:
                     own.append((sends.campaign_id, sends.channel, sends.time))
             return found
 
-    def close(self) -> None:
-        """Nothing to close."""
-
     def _may(self, caps: Caps, sends: Sends, user: str) -> bool:
         own = self._sent.get(user, [])
         if any(s[0] == sends.campaign_id for s in own):
