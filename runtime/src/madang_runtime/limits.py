@@ -61,8 +61,8 @@ def _field_checks(field: FieldDescriptor, limits: limits_pb2.Limits) -> list[Che
         checks.append(_range(field, low, high))
     if limits.pattern:
         checks.append(_pattern(field.name, limits.pattern))
-    if limits.defined:
-        checks.append(_defined(field))
+    if limits.defined or limits.known:
+        checks.append(_named(field, limits.known))
     return checks
 
 
@@ -128,9 +128,11 @@ def _pattern(name: str, pattern: str) -> Check:
     return check
 
 
-def _defined(field: FieldDescriptor) -> Check:
+def _named(field: FieldDescriptor, unspecified: bool) -> Check:
     assert field.enum_type
-    name, numbers = field.name, set(field.enum_type.values_by_number) - {0}
+    name, numbers = field.name, set(field.enum_type.values_by_number)
+    if not unspecified:
+        numbers -= {0}
 
     def check(message: Message, path: str) -> None:
         value = getattr(message, name)

@@ -1,6 +1,5 @@
 """What is put in and taken out: into the logs from which every replica takes it."""
 
-from collections import Counter
 from collections.abc import Sequence
 
 import h3
@@ -15,6 +14,7 @@ from madang_runtime.changelog.compacted import CompactedLog
 from madang_runtime.columns import not_finite, shape_mismatch
 from madang_runtime.errors import invalid
 from madang_runtime.freshness import merge, token
+from madang_runtime.ids import check_distinct
 
 ITEMS, ITEMS_TOKEN = "items", "it1"
 """The compacted log of items, and its part of a freshness token."""
@@ -52,7 +52,7 @@ class CatalogueEditor:
             MadangError: FIELD_INVALID, STORE_UNAVAILABLE, and those of WriteFeatures.
         """
         ids = [item.item_id for item in request.items]
-        _check_distinct(ids, "items")
+        check_distinct(ids, "items")
         for i, item in enumerate(request.items):
             if item.delivery_radius_km and not item.HasField("place"):
                 raise invalid(f"items[{i}].place", "is required with a delivery radius")
@@ -69,7 +69,7 @@ class CatalogueEditor:
 
     def delete(self, request: pb.DeleteItemsRequest) -> pb.DeleteItemsResponse:
         """Answer DeleteItems. Raises: MadangError FIELD_INVALID, STORE_UNAVAILABLE."""
-        _check_distinct(request.item_ids, "item_ids")
+        check_distinct(request.item_ids, "item_ids")
         position = self._items.write(dict.fromkeys(request.item_ids))
         return pb.DeleteItemsResponse(freshness_token=token(ITEMS_TOKEN, position))
 
@@ -79,7 +79,7 @@ class CatalogueEditor:
         Raises:
             MadangError: FIELD_INVALID, SHAPE_MISMATCH, NOT_FINITE, STORE_UNAVAILABLE.
         """
-        _check_distinct([list_key(made.segment, made.area) for made in request.lists], "lists")
+        check_distinct([list_key(made.segment, made.area) for made in request.lists], "lists")
         for i, made in enumerate(request.lists):
             _check_list(made, f"lists[{i}]")
         position = self._lists.write(
@@ -94,7 +94,7 @@ class CatalogueEditor:
 
     def upsert_campaigns(self, request: pb.UpsertCampaignsRequest) -> pb.UpsertCampaignsResponse:
         """Answer UpsertCampaigns. Raises: MadangError FIELD_INVALID, STORE_UNAVAILABLE."""
-        _check_distinct([campaign.item_id for campaign in request.campaigns], "campaigns")
+        check_distinct([campaign.item_id for campaign in request.campaigns], "campaigns")
         position = self._campaigns.write(
             {c.item_id: None if c.ended else c.SerializeToString() for c in request.campaigns}
         )
@@ -102,7 +102,7 @@ class CatalogueEditor:
 
 
 def _check_list(made: pb.SegmentList, field: str) -> None:
-    _check_distinct(made.item_ids, f"{field}.item_ids")
+    check_distinct(made.item_ids, f"{field}.item_ids")
     n = len(made.item_ids)
     cell = h3.int_to_str(made.area)
     if made.area and not (h3.is_valid_cell(cell) and h3.get_resolution(cell) == AREA_RESOLUTION):
@@ -114,13 +114,6 @@ def _check_list(made: pb.SegmentList, field: str) -> None:
         raise not_finite(f"{field}.scores", "must be finite")
     if (np.diff(scores) > 0).any():
         raise invalid(f"{field}.scores", "must descend")
-
-
-def _check_distinct(ids: Sequence[str], field: str) -> None:
-    if "" in ids:
-        raise invalid(field, "has an empty id")
-    if twice := [item_id for item_id, n in Counter(ids).items() if n > 1]:
-        raise invalid(field, f"has {twice[0]!r} twice")
 
 
 def _by_view(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmadang/common/v1/limits.proto\x12\x10madang.common.v1\x1a google/protobuf/descriptor.proto\"\xa7\x01\n\x06Limits\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x0f\n\x07max_len\x18\x02 \x01(\r\x12\x11\n\tmin_items\x18\x03 \x01(\r\x12\x11\n\tmax_items\x18\x04 \x01(\r\x12\x10\n\x03gte\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03lte\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07pattern\x18\x07 \x01(\t\x12\x0f\n\x07\x64\x65\x66ined\x18\x08 \x01(\x08\x42\x06\n\x04_gteB\x06\n\x04_lte:L\n\x06limits\x12\x1d.google.protobuf.FieldOptions\x18\xb9\x8b\x03 \x01(\x0b\x32\x18.madang.common.v1.Limits\x88\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dmadang/common/v1/limits.proto\x12\x10madang.common.v1\x1a google/protobuf/descriptor.proto\"\xb6\x01\n\x06Limits\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x0f\n\x07max_len\x18\x02 \x01(\r\x12\x11\n\tmin_items\x18\x03 \x01(\r\x12\x11\n\tmax_items\x18\x04 \x01(\r\x12\x10\n\x03gte\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03lte\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07pattern\x18\x07 \x01(\t\x12\x0f\n\x07\x64\x65\x66ined\x18\x08 \x01(\x08\x12\r\n\x05known\x18\t \x01(\x08\x42\x06\n\x04_gteB\x06\n\x04_lte:L\n\x06limits\x12\x1d.google.protobuf.FieldOptions\x18\xb9\x8b\x03 \x01(\x0b\x32\x18.madang.common.v1.Limits\x88\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'madang.common.v1.limits_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LIMITS']._serialized_start=86
-  _globals['_LIMITS']._serialized_end=253
+  _globals['_LIMITS']._serialized_end=268
 # @@protoc_insertion_point(module_scope)

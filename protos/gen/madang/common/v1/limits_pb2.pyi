@@ -34,6 +34,7 @@ class Limits(_message.Message):
     LTE_FIELD_NUMBER: _builtins.int
     PATTERN_FIELD_NUMBER: _builtins.int
     DEFINED_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """required rejects the field's default value (an empty string, an unset message, zero)."""
     max_len: _builtins.int
@@ -52,6 +53,10 @@ class Limits(_message.Message):
     """defined rejects an enum's UNSPECIFIED value and numbers that the enum does not name, in each
     element of a repeated field.
     """
+    known: _builtins.bool
+    """known rejects numbers that the enum does not name, in each element of a repeated field; its
+    UNSPECIFIED value stands for a default.
+    """
     def __init__(
         self,
         *,
@@ -63,10 +68,11 @@ class Limits(_message.Message):
         lte: _builtins.float | None = ...,
         pattern: _builtins.str = ...,
         defined: _builtins.bool = ...,
+        known: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "gte", b"gte", "lte", b"lte"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "defined", b"defined", "gte", b"gte", "lte", b"lte", "max_items", b"max_items", "max_len", b"max_len", "min_items", b"min_items", "pattern", b"pattern", "required", b"required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gte", b"_gte", "_lte", b"_lte", "defined", b"defined", "gte", b"gte", "known", b"known", "lte", b"lte", "max_items", b"max_items", "max_len", b"max_len", "min_items", b"min_items", "pattern", b"pattern", "required", b"required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gte: _TypeAlias = _typing.Literal["gte"]  # noqa: Y015
     _WhichOneofArgType__gte: _TypeAlias = _typing.Literal["_gte", b"_gte"]  # noqa: Y015
