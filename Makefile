@@ -3,8 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-PACKAGES := protos runtime gateway svc-featurestore svc-candidate svc-eta svc-ranker svc-targeting pipelines cli
-SOURCES := runtime/src gateway/src svc-featurestore/src svc-candidate/src svc-eta/src svc-ranker/src svc-targeting/src pipelines/src cli/src bench
+PACKAGES := protos runtime gateway svc-featurestore svc-candidate svc-eta svc-ranker svc-search svc-targeting pipelines cli
+SOURCES := runtime/src gateway/src svc-featurestore/src svc-candidate/src svc-eta/src svc-ranker/src svc-search/src svc-targeting/src pipelines/src cli/src bench
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-warn-script-location -c constraints.txt
 # Every editable package without build isolation: its one build tool comes from the pins too.
 EDITABLE := --no-build-isolation $(foreach p,$(PACKAGES),-e $(p))
@@ -18,7 +18,7 @@ INSTALL = helm upgrade --install madang helm/madang -f helm/madang/values-laptop
   --set image.registry=$(REGISTRY:%/=%) --set-string image.tag=$(TAG) --wait --timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads bench-eta bench-targeting quality-eta quality-targeting images sbom kind-up minikube-up clean lock
+.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads bench-search bench-eta bench-targeting quality-eta quality-search quality-targeting images sbom kind-up minikube-up clean lock
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -29,7 +29,7 @@ $(BIN)/python:
 
 $(VENV)/.run: constraints.txt $(foreach p,$(PACKAGES),$(p)/pyproject.toml) | $(BIN)/python
 	@echo "· installing Madang and what it needs (about a minute)"
-	@$(PIP) hatchling editables
+	@$(PIP) hatchling editables setuptools
 	@$(PIP) $(EDITABLE)
 	@touch $@
 
@@ -76,6 +76,8 @@ bench-loop: $(VENV)/.dev ## Measure how fast feedback is taken, applied and seen
 	@$(BIN)/python bench/loop.py
 bench-bandit: $(VENV)/.dev ## Measure what the bandit costs against its arms.
 	@$(BIN)/python bench/bandit.py
+bench-search: $(VENV)/.dev ## Measure search: calls a second, and what batching gains.
+	@$(BIN)/python bench/search.py
 bench-ads: $(VENV)/.dev ## Measure ads: drilled down, served, paced.
 	@$(BIN)/python bench/ads.py
 bench-cohort: $(VENV)/.dev ## Measure batch serving of 10 million users.
@@ -91,6 +93,8 @@ bench-targeting: $(VENV)/.dev ## Measure ten million users: scored out of core, 
 DATA_OF = $(or $(DATA),$(error give DATA=folder of the public data sets))
 quality-eta: $(VENV)/.dev ## How good arrivals are, on DATA=folder and in the city: docs/results/eta.md.
 	@$(BIN)/python bench/quality_eta.py $(DATA_OF)
+quality-search: $(VENV)/.dev ## How good search is, on DATA=folder and in the city: docs/results/search.md.
+	@$(BIN)/python bench/quality_search.py $(DATA_OF)
 quality-targeting: $(VENV)/.dev ## How good look-alikes and uplift are: docs/results/targeting.md.
 	@$(BIN)/python bench/quality_targeting.py $(DATA_OF)
 

@@ -1,0 +1,1 @@
+"""Finds what a person types: documents, intents, completions."""

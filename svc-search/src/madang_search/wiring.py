@@ -1,0 +1,96 @@
+"""Builds the service's objects."""
+
+from collections.abc import Mapping
+
+from madang.search.v1 import search_pb2_grpc
+from madang_runtime.changelog.follower import Follower
+from madang_runtime.models.context import Clock
+from madang_runtime.models.hot import HotModel
+from madang_runtime.models.registry import ModelFiles, ModelRegistry
+from madang_runtime.server import ServiceHost
+from madang_search.analysis import Analyzer
+from madang_search.bundle import SearchBundle, Tuning
+from madang_search.editing import DOCUMENTS, INTENTS, SearchEditor
+from madang_search.encoder import Encoder
+from madang_search.exact import ExactDocuments, ExactIndex
+from madang_search.finder import SearchFinder
+from madang_search.intents import IntentKeeper
+from madang_search.lexical import BODY, GRAMS, TITLE
+from madang_search.lexicon import LexiconKeeper
+from madang_search.nearest import NearestSearcher
+from madang_search.servicer import SearchServicer
+from madang_search.settings import SearchSettings
+from madang_search.vocabulary import Vocabulary
+
+
+def wire(host: ServiceHost, settings: SearchSettings) -> None:
+    """Register SearchService on the host."""
+    analyzer = Analyzer()
+    weights = {
+        TITLE: settings.title_weight,
+        BODY: settings.body_weight,
+        GRAMS: settings.grams_weight,
+    }
+    documents = ExactDocuments(analyzer, weights)
+    intents, vocabulary = IntentKeeper(), Vocabulary()
+
+    def load(files: ModelFiles) -> SearchBundle:
+        small = settings.precision == "int8"
+        encoder = Encoder(files, small=small, threads=settings.onnx_threads)
+        tuned = tuning(settings, encoder)
+        nearest = NearestSearcher(encoder, host.metrics)
+        # Last, when nothing can fail any more: what is attached takes the place of an older one.
+        documents.attach(encoder)
+        intents.attach(encoder)
+        return SearchBundle(encoder, nearest, ExactIndex(documents, nearest), tuned)
+
+    def apply(changed: Mapping[str, bytes | None], anew: bool) -> None:
+        documents.apply(changed, anew)
+        vocabulary.apply(changed, anew)
+
+    document_log, intent_log = settings.open_table(DOCUMENTS), settings.open_table(INTENTS)
+    followed = Follower(settings.open_table(DOCUMENTS), DOCUMENTS, apply, host.metrics)
+    followed_intents = Follower(settings.open_table(INTENTS), INTENTS, intents.apply, host.metrics)
+    lexicon = LexiconKeeper(vocabulary)
+    model = HotModel(
+        host, ModelRegistry(settings.model_registry), settings.model, settings.model_alias, load
+    )
+    finder = SearchFinder(
+        model.current,
+        analyzer,
+        lexicon,
+        intents,
+        followed,
+        followed_intents,
+        Clock(settings.utc_offset_hours),
+    )
+    editor = SearchEditor(document_log, intent_log, analyzer, lambda: model.current().encoder)
+    servicer = SearchServicer(finder, editor, host.stages)
+    host.register(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer)
+    for close in (
+        document_log.close,
+        intent_log.close,
+        followed.close,
+        followed_intents.close,
+        lexicon.close,
+    ):
+        host.closing.callback(close)
+    # First the model: documents bring vectors with them, of use only while they are read.
+    model.start()
+    followed.start()
+    followed_intents.start()
+    lexicon.start()
+
+
+def tuning(settings: SearchSettings, encoder: Encoder) -> Tuning:
+    """What the settings say, else what the encoder's version does."""
+
+    def given(setting: float, parameter: str) -> float:
+        return setting or float(encoder.parameters[parameter])
+
+    return Tuning(
+        settings.dense_weight,
+        given(settings.near_similarity, "near"),
+        given(settings.nearest_similarity, "nearest"),
+        given(settings.intent_threshold, "intent_threshold"),
+    )
