@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 import numpy as np
@@ -13,6 +14,7 @@ from madang.candidate.v1 import candidate_pb2, candidate_pb2_grpc
 from madang.common.v1 import tensor_pb2
 from madang.feature.v1 import feature_store_pb2 as pb
 from madang.feature.v1 import feature_store_pb2_grpc
+from madang.search.v1 import search_pb2, search_pb2_grpc
 from madang_pipelines.features import (
     ITEM_VIEW,
     SEGMENT_VIEW,
@@ -20,6 +22,7 @@ from madang_pipelines.features import (
     load_views,
     model_features,
 )
+from madang_pipelines.search.documents import upserts as document_upserts
 from madang_pipelines.segment_lists import upserts
 from madang_pipelines.training import Trained
 from madang_runtime.columns import block
@@ -27,8 +30,12 @@ from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 from madang_targeting.audience import AUDIENCE
 
+Answer = TypeVar("Answer")
+
 _ROWS_A_MESSAGE, _LISTS_A_MESSAGE, _CAMPAIGNS_A_MESSAGE = 2000, 500, 1000
+_DOCUMENTS_A_MESSAGE = 200
 _LISTS, _CAMPAIGNS = "segment_lists.parquet", "campaigns.parquet"
+DOCUMENTS = "documents.parquet"
 _MICROS = 1_000_000
 _KINDS: tuple[tuple[str, type[np.generic]], ...] = (("FLOAT32", np.float32), ("INT64", np.int64))
 
@@ -116,7 +123,8 @@ def publish(
     progress: Callable[[float], None] = lambda _: None,
     patience: float = 60.0,
 ) -> int:
-    """Apply all views and write the Parquet files' rows, lists and campaigns through the gateway.
+    """Apply all views and write the Parquet files' rows, lists, campaigns and documents through the
+    gateway.
 
     Args:
         folder: of the Parquet files.
@@ -147,7 +155,30 @@ def publish(
             answer = store.StreamWriteFeatures(_messages(views[view], frame), timeout=300)
             written += answer.rows_written
             progress(written / max(total, 1))
+        # Last: svc-search takes long to start, and others wait for features.
+        if (folder / DOCUMENTS).exists():
+            try:
+                publish_documents(pl.read_parquet(folder / DOCUMENTS), channel, patience)
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.UNIMPLEMENTED:  # a mesh without svc-search
+                    raise
     return written
+
+
+def publish_documents(documents: pl.DataFrame, channel: grpc.Channel, patience: float) -> None:
+    """Put rows of `save_documents` in, take out those that are gone, and wait until it is seen."""
+    search, token = search_pb2_grpc.SearchServiceStub(channel), ""
+    for part in documents.filter(~pl.col("gone")).iter_slices(_DOCUMENTS_A_MESSAGE):
+        put = search_pb2.UpsertDocumentsRequest(documents=document_upserts(part))
+        written = _patiently(partial(search.UpsertDocuments, put, timeout=60), patience)
+        token = written.freshness_token
+    for part in documents.filter(pl.col("gone")).iter_slices(_DOCUMENTS_A_MESSAGE):
+        out = search_pb2.DeleteDocumentsRequest(document_ids=part["document_id"].to_list())
+        token = _patiently(
+            partial(search.DeleteDocuments, out, timeout=60), patience
+        ).freshness_token
+    seen = search_pb2.SearchRequest(query="?", page_size=1, freshness_token=token)
+    _patiently(partial(search.Search, seen, timeout=60), patience)
 
 
 def saved_campaigns(folder: Path) -> pl.DataFrame:
@@ -169,18 +200,16 @@ def campaign_upserts(campaigns: pl.DataFrame) -> list[candidate_pb2.Campaign]:
     ]
 
 
-def _patiently(call: Callable[[], object], patience: float) -> None:
+def _patiently(call: Callable[[], Answer], patience: float) -> Answer:
     """Call until the gateway, and the service behind it, have started."""
     until = time.monotonic() + patience
     while True:
         try:
-            call()
+            return call()
         except grpc.RpcError as error:
             if error.code() != grpc.StatusCode.UNAVAILABLE or time.monotonic() > until:
                 raise
             time.sleep(0.2)
-        else:
-            return
 
 
 def _messages(view: pb.FeatureView, frame: pl.DataFrame) -> Iterator[pb.StreamWriteFeaturesRequest]:

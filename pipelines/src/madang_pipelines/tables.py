@@ -69,6 +69,15 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "time": pl.Int64(),
         "period": pl.Int64(),
     },
+    # One row a search, and the shop that was ordered from after it; "" where none was. Data without
+    # searches has none.
+    "searches": {
+        "user_id": pl.String(),
+        "query": pl.String(),
+        "time": pl.Int64(),
+        "item_id": pl.String(),
+        "period": pl.Int64(),
+    },
     # One row an order that was delivered, with the minutes that its stages took (null where that is
     # not known), and what was known when it was placed: orders that waited for couriers and
     # couriers that were free around the shop, orders in its kitchen, rain in mm an hour, degrees
@@ -113,7 +122,7 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "ordered": pl.Boolean(),
     },
 }
-_OPTIONAL = ("orders", "campaigns", "sends")
+_OPTIONAL = ("searches", "orders", "campaigns", "sends")
 
 
 @dataclass

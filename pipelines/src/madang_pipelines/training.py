@@ -38,6 +38,7 @@ from madang_pipelines.features import (
     model_features,
 )
 from madang_pipelines.negatives import add_negatives
+from madang_pipelines.search.training import EncoderTraining
 from madang_pipelines.segment_lists import segment_lists
 from madang_pipelines.tables import Tables
 from madang_pipelines.targeting.training import TRAINING as TARGETING
@@ -71,6 +72,7 @@ class Recipe:
     dcn_sizes: dict[str, Any] = field(default_factory=dict)
     arrivals: Callable[[EtaPlan], EtaPlan] = lambda plan: plan
     targeting: TreeTraining = TARGETING
+    encoder: EncoderTraining = field(default_factory=EncoderTraining)
 
 
 @dataclass(frozen=True)
@@ -322,4 +324,5 @@ def quick(recipe: Recipe = Recipe()) -> Recipe:
         dcn_sizes={"item_dimension": 16, "dimension": 8, "cross_layers": 2, "hidden": (64, 32)},
         arrivals=quick_arrivals,
         targeting=replace(recipe.targeting, rounds=25),
+        encoder=EncoderTraining(most=160),
     )

@@ -14,6 +14,7 @@ import polars as pl
 from madang_pipelines.city.campaigns import CampaignWorld
 from madang_pipelines.city.deliveries import DeliveryTruth, deliver
 from madang_pipelines.city.names import CATEGORIES, DISTRICTS, NAMES
+from madang_pipelines.city.searches import searches
 from madang_pipelines.city.truth import Floats, Ints, Truth, kilometres
 from madang_pipelines.tables import Tables
 from madang_runtime.models.context import Clock
@@ -79,6 +80,7 @@ def simulate(size: CitySize, progress: Callable[[float], None] = lambda _: None)
         "users": users,
         "items": items,
         "orders": orders,
+        "searches": searches(items, actions, size.seed),
         "sessions": sessions,
         "impressions": impressions,
         "actions": actions,

@@ -1,0 +1,1 @@
+"""Search: from texts and searches to the encoder of svc-search."""
