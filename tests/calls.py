@@ -11,6 +11,7 @@ from madang.candidate.v1 import candidate_pb2_grpc
 from madang.eta.v1 import eta_pb2_grpc
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
+from madang.search.v1 import search_pb2_grpc
 from madang.targeting.v1 import targeting_pb2_grpc
 from madang_cli.mesh.mesh import LocalMesh, wait_for
 from madang_cli.traces import Span, is_whole, read_spans
@@ -53,6 +54,7 @@ class Clients:
         self.candidate = candidate_pb2_grpc.CandidateServiceStub(self.channel)
         self.eta = eta_pb2_grpc.EtaServiceStub(self.channel)
         self.ranker = ranker_pb2_grpc.RankerServiceStub(self.channel)
+        self.search = search_pb2_grpc.SearchServiceStub(self.channel)
         self.targeting = targeting_pb2_grpc.TargetingServiceStub(self.channel)
 
 

@@ -28,9 +28,10 @@ def clients(mesh: LocalMesh) -> Iterator[Clients]:
 
 @pytest.fixture
 def own_mesh(workspace: Workspace, request: pytest.FixtureRequest) -> Iterator[LocalMesh]:
-    """A mesh that a test may harm."""
+    """A mesh that a test may harm; svc-search, which takes seconds to start, only for its own."""
     name = re.sub(r"[^a-z_]+", "-", request.node.name.lower())
-    with LocalMesh(workspace.home, name) as made:
+    without = () if request.path.stem == "test_search" else ("search",)
+    with LocalMesh(workspace.home, name, without=without) as made:
         serve(made, workspace)
         yield made
 

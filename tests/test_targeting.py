@@ -21,6 +21,7 @@ from madang_cli.traces import all_spans
 from madang_pipelines.city.campaigns import CHANNELS, GROUPS
 from madang_pipelines.targeting.results import collect, with_campaigns
 from madang_pipelines.targeting.training import train_targeting
+from madang_runtime.clients import from_rpc_error
 from madang_runtime.models.registry import ModelRegistry
 from madang_targeting.audience import Audiences
 from madang_targeting.model import TargetingModel
@@ -426,6 +427,7 @@ def test_without_a_model_caps_go_on(own_mesh, own_clients, workspace, name):
 def reason_of(clients, name):
     try:
         clients.targeting.CreateSegment(create(name), timeout=5)
-    except grpc.RpcError:
-        return refused(clients.targeting.CreateSegment, create(name))
+    except grpc.RpcError as caught:
+        error = from_rpc_error(caught)
+        return f"{error.code.value} {error.reason_name}"
     return ""

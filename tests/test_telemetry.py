@@ -17,6 +17,7 @@ from madang.candidate.v1 import candidate_pb2
 from madang.eta.v1 import eta_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang.ranker.v1 import ranker_pb2
+from madang.search.v1 import search_pb2
 from madang.targeting.v1 import targeting_pb2
 from madang_cli.mesh.mesh import LocalMesh, wait_for
 from madang_cli.traces import all_spans
@@ -60,6 +61,14 @@ def driven(mesh: LocalMesh, clients: Clients) -> LocalMesh:
     clients.targeting.CreateSegment(create, timeout=5)
     estimate = targeting_pb2.EstimateAudienceRequest(groups=["치킨"], channel="push", goal=1)
     clients.targeting.EstimateAudience(estimate, timeout=5)
+    document = search_pb2.Document(document_id=item, title=f"골목 {item}")
+    put = search_pb2.UpsertDocumentsRequest(documents=[document])
+    seen_by = clients.search.UpsertDocuments(put, timeout=5).freshness_token
+    query = search_pb2.SearchRequest(query="골목", freshness_token=seen_by)
+    clients.search.Search(query, timeout=5)
+    clients.search.Suggest(search_pb2.SuggestRequest(prefix="골"), timeout=5)
+    gone = search_pb2.DeleteDocumentsRequest(document_ids=[item])
+    clients.search.DeleteDocuments(gone, timeout=5)
     explain = ranker_pb2.ExplainRequest(request_id=page.request_id)
     assert wait_for(lambda: answers(lambda: clients.ranker.Explain(explain, timeout=5)))
     similar = candidate_pb2.RetrieveSimilarRequest(item_id=ids[0])

@@ -82,7 +82,7 @@ def test_verify_calls_every_service(up):
     assert "✓ featurestore" in shown
     code, shown = madang("verify", "--gateway", "127.0.0.1:1")
     assert code == 1
-    assert shown.count("UNAVAILABLE") == 4
+    assert shown.count("UNAVAILABLE") == 5
 
 
 class Jaeger(BaseHTTPRequestHandler):

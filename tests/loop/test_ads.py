@@ -21,7 +21,7 @@ PLENTY, FREE = 10**12, 0
 @pytest.fixture(scope="module")
 def own(workspace):
     """A mesh of two workers a service."""
-    with LocalMesh(workspace.home, "ads", workers=2) as mesh:
+    with LocalMesh(workspace.home, "ads", workers=2, without=("search",)) as mesh:
         serve(mesh, workspace)
         mesh.wait_ready("consumer")
         yield mesh

@@ -17,7 +17,7 @@ from madang_pipelines.sources.decision_log import load_explorations
 @pytest.fixture(scope="module")
 def own(workspace):
     """A mesh of two workers a service."""
-    with LocalMesh(workspace.home, "bandit", workers=2) as mesh:
+    with LocalMesh(workspace.home, "bandit", workers=2, without=("search",)) as mesh:
         serve(mesh, workspace)
         mesh.wait_ready("consumer")
         with grpc.insecure_channel(mesh.info.gateway) as channel:

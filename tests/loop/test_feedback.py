@@ -226,7 +226,7 @@ def _swap(command, log):
 @pytest.fixture(scope="module")
 def wide(workspace):
     """A mesh of two workers a service."""
-    with LocalMesh(workspace.home, "wide", workers=2) as made:
+    with LocalMesh(workspace.home, "wide", workers=2, without=("search",)) as made:
         serve(made, workspace)
         yield made
 

@@ -19,7 +19,9 @@ from madang_runtime.columns import block
 @pytest.fixture
 def own(workspace, request):
     """A mesh of two workers a service, and a second replica of svc-candidate beside it."""
-    with LocalMesh(workspace.home, f"items-{uuid.uuid4().hex[:6]}", workers=2) as mesh:
+    with LocalMesh(
+        workspace.home, f"items-{uuid.uuid4().hex[:6]}", workers=2, without=("search",)
+    ) as mesh:
         serve(mesh, workspace)
         mesh.wait_ready("consumer")
         yield mesh

@@ -18,6 +18,7 @@ from madang_cli.mesh.mesh import LocalMesh, MeshInfo, wait_for
 from madang_cli.mesh.processes import ProcessFailedError
 from madang_cli.newcomer import NEWCOMER, SURFACE, Newcomer
 from madang_cli.outreach import Campaign, draw_curve, reference
+from madang_cli.searching import SearchBox
 from madang_cli.show import (
     Catalogue,
     print_ads,
@@ -91,7 +92,9 @@ def run_demo(source: DataSource, home: Path, console: Console) -> None:
         if data.outreach:
             console.rule("[bold]8 · whom to tell")
             _outreach(mesh.info, data.tables, data.outreach, console)
-        console.rule(f"[bold]{9 if data.truth else 5} · the feed's request, traced")
+            console.rule("[bold]9 · search")
+            _search(mesh.info, data.tables, console)
+        console.rule(f"[bold]{10 if data.truth else 5} · the feed's request, traced")
         draw_trace(mesh.info, trace_id, console)
     console.print("\nEverything is stopped. Next: [bold]madang up[/], see the README.")
 
@@ -219,6 +222,15 @@ def _outreach(info: MeshInfo, tables: Tables, world: CampaignWorld, console: Con
         f"{main.ordered / main.told:.0%} order; of {held.told} who are held out\n"
         f"{held.ordered / max(held.told, 1):.0%} order anyway."
     )
+
+
+def _search(info: MeshInfo, tables: Tables, console: Console) -> None:
+    """Someone types, searches, and asks."""
+    with grpc.insecure_channel(info.gateway) as channel:
+        box = SearchBox(channel, _request(_someone(tables)))
+        box.type(console)
+        box.find(console)
+        box.ask(console)
 
 
 def _request(session: dict[str, Any]) -> ranker_pb2.RecommendRequest:

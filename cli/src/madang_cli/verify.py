@@ -19,6 +19,7 @@ from madang.common.v1 import place_pb2, serving_info_pb2
 from madang.eta.v1 import eta_pb2, eta_pb2_grpc
 from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
+from madang.search.v1 import search_pb2, search_pb2_grpc
 from madang.targeting.v1 import targeting_pb2, targeting_pb2_grpc
 
 _HOPS = {"madang-gateway", "madang-ranker", "madang-candidate", "madang-featurestore"}
@@ -76,6 +77,7 @@ def verify(
             ("eta, a page", mesh.arrivals),
             ("ranker, given items", mesh.ranking),
             ("ranker, why", mesh.explanation),
+            ("search", mesh.search),
             ("targeting", mesh.audience),
             ("gateway, JSON", mesh.transcoded),
         ]
@@ -98,6 +100,7 @@ class _Mesh:
         self._candidate = candidate_pb2_grpc.CandidateServiceStub(channel)
         self._eta = eta_pb2_grpc.EtaServiceStub(channel)
         self._ranker = ranker_pb2_grpc.RankerServiceStub(channel)
+        self._search = search_pb2_grpc.SearchServiceStub(channel)
         self._targeting = targeting_pb2_grpc.TargetingServiceStub(channel)
         self._gateway = gateway
         self._user = visitor.user_id
@@ -204,6 +207,20 @@ class _Mesh:
                 if error.code() != grpc.StatusCode.NOT_FOUND or time.monotonic() > until:
                     raise
                 time.sleep(0.1)
+
+    def search(self) -> str:
+        corpus = self._search.GetCorpusInfo(
+            search_pb2.GetCorpusInfoRequest(), timeout=self._timeout
+        )
+        if not corpus.documents:
+            return "no documents are put in"
+        suggested = self._search.Suggest(search_pb2.SuggestRequest(), timeout=self._timeout)
+        _expect(suggested.suggestions, "there are documents, but no suggestions")
+        title = suggested.suggestions[0].text
+        request = search_pb2.SearchRequest(query=title)
+        answer = _undegraded(lambda: self._search.Search(request, timeout=self._timeout))
+        _expect(any(hit.title == title for hit in answer.hits), f"{title!r} is not found")
+        return f"{corpus.documents:,} documents; {title!r} is found"
 
     def audience(self) -> str:
         try:

@@ -14,7 +14,9 @@ from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.city.truth import Truth
 from madang_pipelines.eta.arrivals import Arrivals, train_arrivals
 from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
-from madang_pipelines.publish import save_features, save_views, saved_segments
+from madang_pipelines.publish import DOCUMENTS, save_features, save_views, saved_segments
+from madang_pipelines.search.documents import save_documents, shop_documents
+from madang_pipelines.search.training import train_encoder
 from madang_pipelines.sources.checkins import FILES, MissingFilesError, load_checkins
 from madang_pipelines.tables import Tables
 from madang_pipelines.targeting.training import train_targeting
@@ -86,6 +88,8 @@ class Workspace:
             train_targeting(data.tables, self.registry, recipe.targeting, progress)
         else:
             self.registry.remove_alias(TARGETING, CHAMPION)
+        save_documents(shop_documents(data.tables), self.features / DOCUMENTS)
+        train_encoder(data.tables, self.registry, recipe.encoder, progress)
         data.tables.save(self.home / "data")
         (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,12 +27,13 @@ from madang_gateway.config import GatewayConfig, Upstream
 from madang_gateway.files import write_all, write_clusters, write_routes
 from madang_gateway.services import SERVICES
 from madang_runtime.models.registry import ModelRegistry
+from madang_search.settings import ENCODER
 
 STORE, GATEWAY, CONSUMER, REFRESHER = "store", "gateway", "consumer", "refresher"
 _MODULES = {CONSUMER: "madang_ranker.consumer", REFRESHER: "madang_eta.refresher"}
 _FIRST = (STORE, GATEWAY, "featurestore")
 """Ready before anything is published."""
-ETA = "eta"
+ETA, SEARCH = "eta", "search"
 _PAGES = {GATEWAY: "/stats/prometheus"}
 _SEGMENTS = ["user_segments.cohort", "user_segments.demographic"]
 
@@ -70,7 +71,8 @@ class MeshInfo:
 class LocalMesh:
     """Valkey, Envoy and the services on free ports, as a context manager.
 
-    svc-eta and its refresher are part of it when there are models of arrivals.
+    svc-eta and its refresher are part of it when there are models of arrivals, and svc-search when
+    there is an encoder.
 
     Args:
         home: holds `models` and `mesh/<name>`.
@@ -78,6 +80,7 @@ class LocalMesh:
         workers: processes a service.
         gateway_port: 0 takes a free one.
         sampling_ratio: share of traces that are kept; on a laptop all are.
+        without: services to leave out.
         note: told each thing that is ready.
     """
 
@@ -89,6 +92,7 @@ class LocalMesh:
         workers: int = 1,
         gateway_port: int = 0,
         sampling_ratio: float = 1.0,
+        without: Collection[str] = (),
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -99,10 +103,12 @@ class LocalMesh:
         self._sampling_ratio = sampling_ratio
         self._note = note
         registry = ModelRegistry(f"file://{self._home}/models")
-        models = [name for name in registry.names() if name.startswith(f"{ETA}-")]
-        arrives = any(registry.has_alias(name) for name in models)
-        self._services = [s for s in SERVICES if s != ETA or arrives]
-        self._background = [CONSUMER, REFRESHER] if arrives else [CONSUMER]
+        models = [name for name in registry.names() if registry.has_alias(name)]
+        arrives = any(name.startswith(f"{ETA}-") for name in models)
+        missing = {ETA} if not arrives else set()
+        missing |= {SEARCH} if ENCODER not in models else set()
+        self._services = [s for s in SERVICES if s not in missing and s not in without]
+        self._background = [CONSUMER, REFRESHER] if ETA in self._services else [CONSUMER]
         running = (*self._services, *self._background)
         parts = (*running, STORE, "admin", GATEWAY)
         measured = (*running, GATEWAY) if workers == 1 else ()
