@@ -44,6 +44,14 @@ RUN pip install -c constraints.txt --no-build-isolation ./svc-ranker
 USER 10001
 ENTRYPOINT ["python", "-m", "madang_ranker"]
 
+# The dictionary of the analyser of Korean is built from its source distribution, by setuptools.
+FROM base AS madang-search
+COPY svc-search svc-search
+RUN pip install -c constraints.txt setuptools && \
+    pip install -c constraints.txt --no-build-isolation ./svc-search
+USER 10001
+ENTRYPOINT ["python", "-m", "madang_search"]
+
 # LightGBM needs libgomp, which the base image lacks.
 FROM base AS madang-targeting
 RUN apt-get update && apt-get install -y --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
@@ -61,12 +69,15 @@ COPY svc-featurestore svc-featurestore
 COPY svc-candidate svc-candidate
 COPY svc-eta svc-eta
 COPY svc-ranker svc-ranker
+COPY svc-search svc-search
 COPY svc-targeting svc-targeting
 COPY gateway gateway
 COPY pipelines pipelines
 COPY cli cli
-RUN pip install -c constraints.txt --no-build-isolation ./svc-featurestore "./svc-candidate[train]" \
-    "./svc-eta[train]" "./svc-ranker[train]" ./svc-targeting ./gateway ./pipelines ./cli
+RUN pip install -c constraints.txt setuptools && \
+    pip install -c constraints.txt --no-build-isolation ./svc-featurestore "./svc-candidate[train]" \
+    "./svc-eta[train]" "./svc-ranker[train]" "./svc-search[train]" ./svc-targeting ./gateway \
+    ./pipelines ./cli
 RUN madang train --home /madang/bundle && chmod -R a+rX /madang/bundle
 USER 10001
 ENTRYPOINT ["madang"]

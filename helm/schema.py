@@ -17,6 +17,7 @@ from madang_featurestore.settings import FeatureStoreSettings
 from madang_ranker.consumer import ConsumerSettings
 from madang_ranker.settings import RankerSettings
 from madang_runtime.settings import ServiceSettings
+from madang_search.settings import SearchSettings
 from madang_targeting.settings import TargetingSettings
 
 CHART = Path(__file__).parent / "madang"
@@ -25,6 +26,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "candidate": CandidateSettings,
     "eta": EtaSettings,
     "ranker": RankerSettings,
+    "search": SearchSettings,
     "targeting": TargetingSettings,
     "consumer": ConsumerSettings,
     "refresher": RefresherSettings,

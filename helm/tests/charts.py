@@ -13,7 +13,7 @@ import yaml
 CHART = Path(__file__).parents[1] / "madang"
 GOLDEN = Path(__file__).parent / "golden"
 PRESETS = ("default", "laptop", "prod")
-SERVED = ("featurestore", "candidate", "eta", "ranker", "targeting")
+SERVED = ("featurestore", "candidate", "eta", "ranker", "search", "targeting")
 COMPONENTS = (*SERVED, "consumer", "refresher")
 NAMESPACE = "shop"
 

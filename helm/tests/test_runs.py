@@ -25,6 +25,7 @@ from madang_featurestore.settings import FeatureStoreSettings
 from madang_gateway.__main__ import main as write_gateway
 from madang_ranker.consumer import ConsumerSettings
 from madang_ranker.settings import RankerSettings
+from madang_search.settings import SearchSettings
 from madang_targeting.settings import TargetingSettings
 
 SETTINGS = dict(
@@ -35,6 +36,7 @@ SETTINGS = dict(
             CandidateSettings,
             EtaSettings,
             RankerSettings,
+            SearchSettings,
             TargetingSettings,
             ConsumerSettings,
             RefresherSettings,
