@@ -1,0 +1,390 @@
+"""`make quality-search`: how good search is, on public sets and in the simulated city.
+
+Writes docs/results/search.md.
+"""
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+from scipy.stats import spearmanr
+
+from madang.search.v1 import document_record_pb2
+from madang.search.v1 import search_pb2 as pb
+from madang_pipelines.city.names import CATEGORIES
+from madang_pipelines.city.simulate import CitySize, simulate
+from madang_pipelines.search.documents import shop_documents, upserts
+from madang_pipelines.search.evaluation import bootstrap, ndcg, recall
+from madang_pipelines.search.training import (
+    EncoderTraining,
+    register_encoder,
+    train_encoder,
+)
+from madang_pipelines.sources.retrieval import (
+    RetrievalSet,
+    SentencePairs,
+    read_cranfield,
+    read_offers,
+    read_paraphrases,
+    read_sentence_pairs,
+)
+from madang_runtime.metrics import Metrics
+from madang_runtime.models.registry import ModelRegistry
+from madang_search.analysis import Analyzer, normal
+from madang_search.backbone import load_backbone
+from madang_search.documents import Wanted
+from madang_search.encoder import Encoder
+from madang_search.exact import ExactDocuments, ExactIndex
+from madang_search.index import Found, Query, rank
+from madang_search.lexical import BODY, GRAMS, TITLE
+from madang_search.nearest import NearestSearcher
+from madang_search.settings import ENCODER, SearchSettings
+from madang_search.tokens import TextTokens
+from madang_search.train import Objective, Schedule, fine_tune
+
+Floats = NDArray[np.float64]
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+_SEEDS = (0, 1)
+_LEARNED = 96
+"""Tokens of a text that are learned from."""
+_STS = Schedule(epochs=4, batch=32, forget=0.2)
+_SETS: dict[str, Callable[[Path], RetrievalSet]] = {
+    "cranfield": read_cranfield,
+    "amazon-google": read_offers,
+    "walmart-amazon": read_offers,
+}
+_BOTH, _WORDS, _MEANING = (
+    pb.SEARCH_METHOD_UNSPECIFIED,
+    pb.SEARCH_METHOD_LEXICAL,
+    pb.SEARCH_METHOD_DENSE,
+)
+_METHODS = {"BM25": _WORDS, "vectors": _MEANING, "both": _BOTH}
+_WEIGHTS = np.arange(0.05, 1.0, 0.05)
+_WEIGHT = SearchSettings.model_fields["dense_weight"].default
+_DEPTH = 1000
+
+
+class _NoStages:
+    """Times nothing."""
+
+    def stage(self, name: str) -> Any:
+        """A step that nobody watches."""
+        return nullcontext()
+
+
+class Lab:
+    """Trains encoders and searches with them, as the service does.
+
+    Args:
+        registry: of what is trained.
+        note: told what is done.
+    """
+
+    def __init__(self, registry: ModelRegistry, note: Callable[[str, float], None]) -> None:
+        self.registry = registry
+        self.note = note
+        self.analyzer = Analyzer()
+
+    def tuned(
+        self, objectives: Sequence[Objective], schedule: Schedule, what: str
+    ) -> dict[str, Encoder]:
+        """The backbone, fine-tuned, as it serves: "fp32" and "int8"."""
+        model, tokenizer = load_backbone()
+        if objectives:
+            tokens = TextTokens(tokenizer, _LEARNED)
+
+            def step(done: int, steps: int) -> None:
+                self.note(what, done / steps)
+
+            fine_tune(model, tokens, objectives, schedule, step)
+        anything = (["a"], ["b"])
+        version = register_encoder(model, tokenizer, self.registry, anything)
+        return self.load(version)
+
+    def load(self, version: str) -> dict[str, Encoder]:
+        """A registered version."""
+        files = self.registry.load(ENCODER, version)
+        return {
+            name: Encoder(files, small=small, threads=2)
+            for name, small in (("fp32", False), ("int8", True))
+        }
+
+    def index(self, documents: Sequence[pb.Document], encoder: Encoder) -> ExactIndex:
+        """The index `exact` with documents in it."""
+        settings = SearchSettings()
+        weights = {
+            TITLE: settings.title_weight,
+            BODY: settings.body_weight,
+            GRAMS: settings.grams_weight,
+        }
+        held = ExactDocuments(self.analyzer, weights)
+        held.apply(
+            {
+                d.document_id: document_record_pb2.DocumentRecord(document=d).SerializeToString()
+                for d in documents
+            },
+            False,
+        )
+        held.attach(encoder)
+        return ExactIndex(held, NearestSearcher(encoder, Metrics()))
+
+    def found(self, index: ExactIndex, query: str, method: Any = _BOTH) -> Found:
+        """What a query finds."""
+        text = normal(query)
+        asked = Query(text, [term.text for term in self.analyzer.terms(text)])
+        return index.search(asked, Wanted(), method, _DEPTH, _NoStages())  # type: ignore[arg-type]
+
+
+def positions(found: Found, method: Any, weight: float) -> list[int]:
+    """The found documents in order, by the numbers that are their ids."""
+    order = rank(found, method, weight, -1.0).order
+    return [int(found.documents[at].document_id) for at in order[:10].tolist()]
+
+
+def similar(pairs: SentencePairs, encoder: Encoder) -> float:
+    """Spearman's rank correlation of cosines and what people said, in hundredths."""
+    vectors = encoder.encode([*pairs.first, *pairs.second])
+    first, second = np.split(vectors, 2)
+    return 100 * float(spearmanr((first * second).sum(1), pairs.scores)[0])
+
+
+def sts_objectives(pairs: SentencePairs) -> list[Objective]:
+    """How alike pairs are; and of those that say the same, that they are nearest."""
+    same = np.flatnonzero(pairs.scores >= 0.8).tolist()
+    return [
+        Objective([pairs.first, pairs.second], {"scored": 10.0}, pairs.scores),
+        Objective(
+            [[pairs.first[i] for i in same], [pairs.second[i] for i in same]], {"pairs": 0.3}
+        ),
+    ]
+
+
+def sentence_table(data: Path, lab: Lab) -> tuple[list[str], list[dict[str, Encoder]]]:
+    """KorSTS, and the encoder of each seed."""
+    parts = {p: read_sentence_pairs(data / f"sts-{p}.tsv") for p in ("train", "dev", "test")}
+    backbone = lab.tuned([], _STS, "")
+    tuned = [
+        lab.tuned(sts_objectives(parts["train"]), replace(_STS, seed=seed), f"KorSTS, seed {seed}")
+        for seed in _SEEDS
+    ]
+    rows = ["| encoder | dev | test |", "|---|---:|---:|"]
+    for name, encoders in (("before", [backbone]), ("fine-tuned", tuned)):
+        for precision in ("fp32", "int8"):
+            dev, test = (
+                spread([similar(parts[p], one[precision]) for one in encoders], 2)
+                for p in ("dev", "test")
+            )
+            rows.append(f"| {name}, {precision} | {dev} | {test} |")
+    return rows, [backbone, *tuned]
+
+
+def adapted(data: RetrievalSet, lab: Lab) -> list[Objective]:
+    """What can be learned for a corpus without its test queries: the pairs of train, or where there
+    are none, that a title belongs to its text; as third text the first wrong one of BM25."""
+    train = data.of("train")
+    texts = [f"{t}\n{b}" if b else t for t, b in zip(data.titles, data.bodies, strict=True)]
+    if train:
+        queries = [data.queries[q] for q in train]
+        right = [next(iter(data.relevant[q])) for q in train]
+        positives = [texts[at] for at in right]
+    else:
+        right = [at for at, body in enumerate(data.bodies) if body]
+        queries, positives = [data.titles[at] for at in right], [data.bodies[at] for at in right]
+    index = lab.index(documents(data), lab.tuned([], _STS, "")["int8"])
+    wrong = []
+    for query, answer in zip(queries, right, strict=True):
+        listed = positions(lab.found(index, query, _WORDS), _WORDS, 0.0)
+        other = next((at for at in listed if at != answer), (answer + 1) % len(texts))
+        wrong.append(texts[other] if train else data.bodies[other] or texts[other])
+    return [Objective([queries, positives, wrong], {"pairs": 1.0, "triplets": 0.5})]
+
+
+def documents(data: RetrievalSet) -> list[pb.Document]:
+    """The corpus; a document's id is its number."""
+    return [
+        pb.Document(document_id=str(at), title=normal(title) or "?", body=normal(body))
+        for at, (title, body) in enumerate(zip(data.titles, data.bodies, strict=True))
+    ]
+
+
+def retrieval_table(name: str, data: RetrievalSet, lab: Lab) -> list[str]:
+    """BM25, vectors and both, before and after fine-tuning."""
+    rows = [
+        f"| {name}: {len(data.titles):,} documents, {len(data.of('test'))} queries "
+        "| nDCG@10 | Recall@10 |",
+        "|---|---:|---:|",
+    ]
+    schedule = Schedule(epochs=3, batch=32, learning_rate=2e-4, forget=0.1)
+    for state in ("before", "fine-tuned"):
+        objectives = adapted(data, lab) if state == "fine-tuned" else []
+        encoder = lab.tuned(objectives, schedule, name)["int8"]
+        index = lab.index(documents(data), encoder)
+        asked = {q: lab.found(index, data.queries[q]) for q in data.of("valid") + data.of("test")}
+        best = max(_WEIGHTS, key=lambda weight: mean_ndcg(data, asked, "valid", float(weight)))
+        scored: dict[str, tuple[Floats, Floats]] = {}
+        for label, method, weight in (
+            ("BM25", _WORDS, 0.0),
+            (f"vectors, {state}", _MEANING, 1.0),
+            (f"both, {state}, as by default ({_WEIGHT})", _BOTH, _WEIGHT),
+            (f"both, {state}, share of vectors tuned on valid ({best:.2f})", _BOTH, float(best)),
+        ):
+            ranked = {q: positions(asked[q], method, weight) for q in data.of("test")}
+            scored[label] = (
+                np.array([ndcg(found, data.relevant[q]) for q, found in ranked.items()]),
+                np.array([recall(found, data.relevant[q]) for q, found in ranked.items()]),
+            )
+            if label != "BM25" or state == "before":
+                cells = " | ".join(f"{values.mean():.4f}" for values in scored[label])
+                rows.append(f"| {label} | {cells} |")
+        words, meaning, _, tuned = scored.values()
+        for part, name_ in ((words, "BM25"), (meaning, "vectors")):
+            gains = (bootstrap(b - a) for a, b in zip(part, tuned, strict=True))
+            cells = " | ".join(f"{g.mean:+.4f} ({g.low:+.4f} to {g.high:+.4f})" for g in gains)
+            rows.append(f"| gain of the last over {name_} | {cells} |")
+    return rows
+
+
+def mean_ndcg(data: RetrievalSet, asked: dict[int, Found], split: str, weight: float) -> float:
+    """Of both methods together over the queries of a split."""
+    found = ((q, positions(asked[q], _BOTH, weight)) for q in data.of(split))
+    return float(np.mean([ndcg(ranked, data.relevant[q]) for q, ranked in found]))
+
+
+def intent_table(groups: list[list[str]], encoders: Sequence[dict[str, Encoder]]) -> list[str]:
+    """ParaKQC: which of a thousand intents a sentence means, by a few examples of each."""
+    rows = ["| examples of an intent | before | fine-tuned on KorSTS |", "|---|---:|---:|"]
+    before, *tuned = (one["int8"].encode([s for g in groups for s in g]) for one in encoders)
+    shaped = [v.reshape(len(groups), -1, v.shape[1]) for v in (before, *tuned)]
+    for count in (1, 3, 5):
+        accuracies = []
+        for vectors in shaped:
+            examples = vectors[:, :count].reshape(-1, vectors.shape[2])
+            rest = vectors[:, count:].reshape(-1, vectors.shape[2])
+            nearest = (rest @ examples.T).argmax(1) // count
+            truth = np.repeat(np.arange(len(groups)), vectors.shape[1] - count)
+            accuracies.append(100 * float((nearest == truth).mean()))
+        rows.append(f"| {count} | {accuracies[0]:.1f} | {spread(accuracies[1:], 1)} |")
+    return rows
+
+
+def city_table(lab: Lab) -> list[str]:
+    """Searches of the held-out period: how many of ten places hold the kind that was ordered."""
+    city = simulate(CitySize())
+    tables = city.tables
+    shops = shop_documents(tables)
+    own = {row: str(at) for at, row in enumerate(shops["document_id"].to_list())}
+    kinds = shops["category"].to_list()
+    listed = upserts(shops.with_columns(pl.col("document_id").replace_strict(own)))
+    held = tables.frames["searches"].filter(pl.col("period") == tables.test_period)
+    held = held.filter(pl.col("item_id").is_in([*own])).sample(1000, seed=0, shuffle=True)
+    meant = {word: kind.korean for kind in CATEGORIES for word in kind.asked}
+    worded = [query in meant for query in held["query"]]
+    queries = held["query"].to_list()
+    truth = [kinds[int(own[item])] for item in held["item_id"]]
+    version = train_encoder(tables, lab.registry, EncoderTraining(), lab.note)
+    encoders = {"before": lab.tuned([], _STS, "")["int8"], "fine-tuned": lab.load(version)["int8"]}
+    rows = [
+        f"| 1,000 searches | all | the {sum(worded)} that no menu has | without an answer |",
+        "|---|---:|---:|---:|",
+    ]
+    for state, encoder in encoders.items():
+        index = lab.index(listed, encoder)
+        near = float(lab.registry.manifest(ENCODER, version).parameters["near"])
+        for label, method in _METHODS.items():
+            if label == "BM25" and state != "before":
+                continue
+            shares, none = [], 0
+            for query, kind in zip(queries, truth, strict=True):
+                found = lab.found(index, query, method)
+                order = rank(found, method, _WEIGHT, near).order[:10].tolist()
+                none += not order
+                right = [found.documents[at].category == kind for at in order]
+                shares.append(sum(right) / 10)
+            means = (
+                np.mean(shares),
+                np.mean([s for s, w in zip(shares, worded, strict=True) if w]),
+            )
+            cells = " | ".join(f"{100 * mean:.1f}" for mean in means)
+            name = label if label == "BM25" else f"{label}, {state}"
+            rows.append(f"| {name} | {cells} | {100 * none / len(queries):.1f} |")
+    return rows
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """A mean, and the range in brackets where there are several."""
+    mean = f"{np.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def report(data: Path, lab: Lab, started: float) -> Iterator[str]:
+    """The lines of the page."""
+    sentences, encoders = sentence_table(data / "korsts", lab)
+    intents = intent_table(read_paraphrases(data / "parakqc" / "paraKQC_v1.txt"), encoders)
+    tables = [retrieval_table(name, read(data / name), lab) for name, read in _SETS.items()]
+    city = city_table(lab)
+    yield "# Search\n"
+    minutes = (time.monotonic() - started) / 60
+    yield f"Made by `make quality-search DATA=…` in {minutes:.0f} min on two cores."
+    yield f"Seeds {', '.join(map(str, _SEEDS))} where a range is in brackets; int8 serves.\n"
+    yield "## Korean sentences: KorSTS\n"
+    yield "Spearman's rank correlation × 100. Fine-tuned on its train part.\n"
+    yield from sentences
+    yield "\n## Intents: ParaKQC\n"
+    yield (
+        f"{len(_SEEDS)} encoders of KorSTS, none has seen ParaKQC. A thousand intents of ten "
+        "sentences; so many are examples, the others are asked: share (× 100) of which the nearest "
+        "example is of the right intent.\n"
+    )
+    yield from intents
+    yield "\n## Queries and documents\n"
+    yield (
+        "Fine-tuned on the pairs of train; Cranfield, which has none, on titles and their texts. "
+        "Gains by paired bootstrap, with 95 % intervals.\n"
+    )
+    for table in tables:
+        yield from table
+        yield ""
+    yield "## Searches in the simulated city\n"
+    yield (
+        "Held-out searches over all shops: how many of ten places (× 10) hold a shop of the kind "
+        "that was ordered from. A place that stays empty counts as wrong. Some of what people type "
+        "(「시원한 음료」 for a café) no menu has.\n"
+    )
+    yield from city
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Run all and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path, help="folder of the public data sets")
+    data = parser.parse_args(arguments and [*arguments]).data / "search"
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    console, started = Console(), time.monotonic()
+    with Progress(console=console) as bars, tempfile.TemporaryDirectory() as folder:
+        bar = bars.add_task("", total=1.0)
+
+        def note(what: str, share: float) -> None:
+            bars.update(bar, description=what, completed=share)
+
+        lab = Lab(ModelRegistry(f"file://{folder}"), note)
+        lines = [*report(data, lab, started)]
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "search.md").write_text("\n".join(lines) + "\n", "utf-8")
+    console.print("\n".join(lines), markup=False)
+
+
+if __name__ == "__main__":
+    main()
