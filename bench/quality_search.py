@@ -39,6 +39,8 @@ from madang_pipelines.sources.retrieval import (
     read_paraphrases,
     read_sentence_pairs,
 )
+from madang_runtime.changelog.compacted_memory import MemoryCompactedLog
+from madang_runtime.changelog.follower import Follower
 from madang_runtime.metrics import Metrics
 from madang_runtime.models.registry import ModelRegistry
 from madang_search.analysis import Analyzer, normal
@@ -128,16 +130,17 @@ class Lab:
             BODY: settings.body_weight,
             GRAMS: settings.grams_weight,
         }
-        held = ExactDocuments(self.analyzer, weights)
-        held.apply(
+        held, log = ExactDocuments(self.analyzer, weights), MemoryCompactedLog()
+        log.write(
             {
                 d.document_id: document_record_pb2.DocumentRecord(document=d).SerializeToString()
                 for d in documents
-            },
-            False,
+            }
         )
+        followed = Follower(log, "documents", held.apply, Metrics())
+        followed.renew()
         held.attach(encoder)
-        return ExactIndex(held, NearestSearcher(encoder, Metrics()))
+        return ExactIndex(held, NearestSearcher(encoder, Metrics()), followed)
 
     def found(self, index: ExactIndex, query: str, method: Any = _BOTH) -> Found:
         """What a query finds."""
@@ -149,7 +152,7 @@ class Lab:
 def positions(found: Found, method: Any, weight: float) -> list[int]:
     """The found documents in order, by the numbers that are their ids."""
     order = rank(found, method, weight, -1.0).order
-    return [int(found.documents[at].document_id) for at in order[:10].tolist()]
+    return [int(document.document_id) for document in found.documents(order[:10]) if document]
 
 
 def similar(pairs: SentencePairs, encoder: Encoder) -> float:
@@ -307,9 +310,9 @@ def city_table(lab: Lab) -> list[str]:
             shares, none = [], 0
             for query, kind in zip(queries, truth, strict=True):
                 found = lab.found(index, query, method)
-                order = rank(found, method, _WEIGHT, near).order[:10].tolist()
-                none += not order
-                right = [found.documents[at].category == kind for at in order]
+                first = found.documents(rank(found, method, _WEIGHT, near).order[:10])
+                none += not first
+                right = [document is not None and document.category == kind for document in first]
                 shares.append(sum(right) / 10)
             means = (
                 np.mean(shares),

@@ -1,11 +1,16 @@
-"""An encoder for the tests of the package."""
+"""What the tests of the package share."""
+
+from collections.abc import Iterator
 
 import pytest
 
+from madang_cli.mesh.mesh import listens, milvus_command
+from madang_cli.mesh.processes import ManagedProcess, free_port
 from madang_cli.workspace import Workspace
 from madang_search.analysis import Analyzer
 from madang_search.encoder import Encoder
-from madang_search.settings import ENCODER
+from madang_search.milvus.connecting import MilvusConnection
+from madang_search.settings import ENCODER, FeederSettings
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +25,18 @@ def encoder(workspace: Workspace) -> Encoder:
 def analyzer() -> Analyzer:
     """An analyzer; its dictionary takes seconds to load."""
     return Analyzer()
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusConnection]:
+    """A server of Milvus Lite."""
+    folder, address = tmp_path_factory.mktemp("milvus"), f"127.0.0.1:{free_port()}"
+    server = ManagedProcess("milvus", milvus_command(address, folder), folder / "log")
+    server.start()
+    try:
+        server.wait_until(lambda: listens(address))
+        connection = MilvusConnection(FeederSettings(milvus_url=f"http://{address}"))
+        yield connection
+        connection.close()
+    finally:
+        server.stop()

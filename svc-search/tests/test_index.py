@@ -1,6 +1,7 @@
 """What every index of documents must do."""
 
 import contextlib
+import uuid
 from copy import copy
 
 import numpy as np
@@ -9,12 +10,19 @@ import pytest
 from madang.common.v1 import place_pb2
 from madang.search.v1 import document_record_pb2
 from madang.search.v1 import search_pb2 as pb
+from madang_runtime.changelog.compacted_memory import MemoryCompactedLog
+from madang_runtime.changelog.follower import Follower
 from madang_runtime.metrics import Metrics
 from madang_search.documents import Columns, RowKeeper, Wanted
-from madang_search.exact import ExactDocuments, ExactIndex, text_of
+from madang_search.exact import ExactDocuments, ExactIndex
 from madang_search.index import Found, Query, rank
 from madang_search.lexical import BODY, GRAMS, TITLE
+from madang_search.milvus.collection import collection_name
+from madang_search.milvus.feeding import CollectionFeed
+from madang_search.milvus.index import MilvusIndex
+from madang_search.milvus.progress import FeedRecord
 from madang_search.nearest import NearestSearcher, best
+from madang_search.records import RecordReader, text_of
 
 HERE = {"latitude": 37.5, "longitude": 127.0}
 BOTH, WORDS, MEANING = (
@@ -45,16 +53,33 @@ class NoStages:
         return contextlib.nullcontext()
 
 
+WEIGHTS = {TITLE: 1.5, BODY: 1.0, GRAMS: 0.3}
+
+
+class Log:
+    """A log that another one may take the place of."""
+
+    def __init__(self):
+        self.begin_anew()
+
+    def begin_anew(self):
+        self.inner = MemoryCompactedLog()
+
+    def write(self, changes):
+        return self.inner.write(changes)
+
+    def changes(self, after, limit):
+        return self.inner.changes(after, limit)
+
+
 class Shelf:
-    """An index, and how to change it."""
+    """An index, and how to change it by what the log says."""
 
     def __init__(self, analyzer, encoder):
         self.analyzer, self.encoder = analyzer, encoder
-        self.documents = ExactDocuments(analyzer, {TITLE: 1.5, BODY: 1.0, GRAMS: 0.3})
-        self.documents.attach(encoder)
-        self.index = ExactIndex(self.documents, NearestSearcher(encoder, Metrics()))
+        self.log = Log()
 
-    def put(self, *documents, anew=False):
+    def put(self, *documents):
         vectors = self.encoder.encode([text_of(d) for d in documents])
         records = {
             d.document_id: document_record_pb2.DocumentRecord(
@@ -64,24 +89,89 @@ class Shelf:
             ).SerializeToString()
             for d, vector in zip(documents, vectors, strict=True)
         }
-        self.documents.apply(records, anew)
+        self.log.write(records)
+        self.follow()
 
     def delete(self, *ids):
-        self.documents.apply(dict.fromkeys(ids), False)
+        self.log.write(dict.fromkeys(ids))
+        self.follow()
 
-    def search(self, text, method=BOTH, near=0.3, **wanted):
+    def search(self, text, method=BOTH, near=0.3, index=None, depth=100, **wanted):
         terms = [term.text for term in self.analyzer.terms(text)]
         query = Query(text, terms)
-        found = self.index.search(query, Wanted(**wanted), method, 100, NoStages())
+        found = (index or self.index).search(query, Wanted(**wanted), method, depth, NoStages())
         ranked = rank(found, method, 0.3, near)
-        return [found.documents[at].document_id for at in ranked.order]
+        return ids_of(found, ranked.order)
+
+
+class ExactShelf(Shelf):
+    """In memory."""
+
+    def __init__(self, analyzer, encoder):
+        super().__init__(analyzer, encoder)
+        self.documents = ExactDocuments(analyzer, WEIGHTS)
+        self.index = self.serving(encoder)
+        self.followed = Follower(self.log, "documents", self.documents.apply, Metrics())
+
+    def serving(self, encoder):
+        self.documents.attach(encoder)
+        return ExactIndex(self.documents, NearestSearcher(encoder, Metrics()), None)
+
+    def follow(self):
+        self.followed.renew()
+
+
+class MilvusShelf(Shelf):
+    """In a server of Milvus Lite."""
+
+    def __init__(self, analyzer, encoder, milvus):
+        super().__init__(analyzer, encoder)
+        self.milvus, self.feeds, self.progress = milvus, {}, MemoryCompactedLog()
+        self.index = self.serving(encoder)
+        self.follow()
+
+    def serving(self, encoder):
+        name = collection_name(f"{encoder.version} {uuid.uuid4()}", self.analyzer.version)
+        collection = self.milvus.collection(name, "Strong")
+        self.feeds[name] = CollectionFeed(
+            collection,
+            encoder,
+            RecordReader(self.analyzer),
+            self.log,
+            self.progress,
+            FeedRecord(),
+        )
+        return MilvusIndex(collection, WEIGHTS, NearestSearcher(encoder, Metrics()), None)
+
+    def follow(self):
+        for feed in self.feeds.values():
+            while feed.step():
+                pass
+
+    def close(self):
+        for name in self.feeds:
+            self.milvus.collection(name).drop()
+
+
+def ids_of(found, at=None):
+    at = np.arange(len(found.lexical)) if at is None else at
+    return [document.document_id for document in found.documents(at)]
+
+
+@pytest.fixture(params=["exact", "milvus"])
+def empty_shelf(request, analyzer, encoder):
+    if request.param == "exact":
+        yield ExactShelf(analyzer, encoder)
+    else:
+        shelf = MilvusShelf(analyzer, encoder, request.getfixturevalue("milvus"))
+        yield shelf
+        shelf.close()
 
 
 @pytest.fixture
-def shelf(analyzer, encoder):
-    made = Shelf(analyzer, encoder)
-    made.put(*SHOPS)
-    return made
+def shelf(empty_shelf):
+    empty_shelf.put(*SHOPS)
+    return empty_shelf
 
 
 def test_words_find(shelf):
@@ -152,16 +242,15 @@ def test_a_document_is_deleted(shelf):
 
 
 def test_all_begin_anew(shelf):
-    shelf.put(SHOPS[2], anew=True)
+    shelf.log.begin_anew()
+    shelf.put(SHOPS[2])
     assert shelf.index.size == 1
     assert shelf.search("치킨", MEANING, near=-1) == ["cafe"]
 
 
 def test_popular_ones(shelf):
-    assert shelf.index.popular(Wanted(), 2)[0].document_id == "near"
-    assert [d.document_id for d in shelf.index.popular(Wanted(hour=4, categories=["치킨"]), 9)] == [
-        "chicken"
-    ]
+    assert ids_of(shelf.index.popular(Wanted(), 2))[0] == "near"
+    assert ids_of(shelf.index.popular(Wanted(hour=4, categories=["치킨"]), 9)) == ["chicken"]
 
 
 def test_an_index_knows_words(shelf):
@@ -172,16 +261,17 @@ def test_an_index_knows_words(shelf):
     assert [word for word, known in knows.items() if known] == ["치킨", "찌개", "coffee"]
 
 
-def test_an_empty_index_finds_nothing(analyzer, encoder):
-    shelf = Shelf(analyzer, encoder)
+def test_an_empty_index_finds_nothing(empty_shelf):
+    shelf = empty_shelf
     for method in (BOTH, WORDS, MEANING):
         assert shelf.search("치킨", method, near=-1) == []
-    assert list(shelf.index.popular(Wanted(), 5)) == []
+    assert ids_of(shelf.index.popular(Wanted(), 5)) == []
+    assert shelf.index.size == 0
 
 
-def test_many_documents_and_changes_agree_with_a_plain_list(analyzer, encoder):
+def test_many_documents_and_changes_agree_with_a_plain_list(empty_shelf):
     """Rows grow, rest and are reused while answers stay those of a plain scan."""
-    shelf, kept = Shelf(analyzer, encoder), {}
+    shelf, kept = empty_shelf, {}
     rng = np.random.default_rng(0)
     words = ["치킨", "피자", "국밥", "우동", "커피", "떡볶이", "초밥", "버거"]
     for start in range(0, 2400, 600):
@@ -196,9 +286,7 @@ def test_many_documents_and_changes_agree_with_a_plain_list(analyzer, encoder):
         for one in gone:
             kept.pop(one)
     assert shelf.index.size == len(kept)
-    query = Query("국밥", ["국밥"])
-    found = shelf.index.search(query, Wanted(), WORDS, 5000, NoStages())
-    assert {d.document_id for d in found.documents} == {
+    assert {*shelf.search("국밥", WORDS, depth=5000)} == {
         key for key, d in kept.items() if "국밥" in d.title
     }
 
@@ -206,16 +294,14 @@ def test_many_documents_and_changes_agree_with_a_plain_list(analyzer, encoder):
 def test_a_later_encoder_makes_its_own_vectors(shelf, encoder):
     later = copy(encoder)
     later.version = "later"
-    shelf.documents.attach(later)
-    index = ExactIndex(shelf.documents, NearestSearcher(later, Metrics()))
+    index = shelf.serving(later)
+    shelf.follow()
     for used in (index, shelf.index):
-        found = used.search(Query("커피", []), Wanted(), MEANING, 1, NoStages())
-        assert found.documents[0].document_id == "cafe"
+        assert shelf.search("커피", MEANING, index=used)[0] == "cafe"
     shelf.encoder = later
     shelf.put(pb.Document(document_id="new", title="커피 커피"))
     for used in (index, shelf.index):
-        found = used.search(Query("커피", []), Wanted(), MEANING, 1, NoStages())
-        assert found.documents[0].document_id == "new"
+        assert shelf.search("커피", MEANING, index=used)[0] == "new"
 
 
 def test_rows_rest_before_they_are_used_again(monkeypatch):
@@ -241,7 +327,7 @@ def test_columns_keep_their_rows_when_they_grow():
 
 def test_ranks_fuse_by_share():
     found = Found(
-        [pb.Document(document_id=i) for i in "abcd"],
+        lambda at: [pb.Document(document_id="abcd"[i]) for i in at],
         np.array([4, 2, 0, 0], np.float32),
         np.array([0.0, 0.9, 0.8, 0.2], np.float32),
     )

@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 ALWAYS = 2**24 - 1
-_EARTH_KM = 6371.0088
+EARTH_KM = 6371.0088
 _ANYWHERE = -2.0  # no cosine is as small
 # A row is used again once no request can be reading what it was.
 _REST_SECONDS = 60.0
@@ -71,7 +71,7 @@ class Columns:
         self.open_hours[row] = document.open_hours or ALWAYS
         self.points[row] = unit(document.place.latitude, document.place.longitude)
         radius = document.delivery_radius_km
-        self.nearest[row] = np.cos(radius / _EARTH_KM) if radius else _ANYWHERE
+        self.nearest[row] = np.cos(radius / EARTH_KM) if radius else _ANYWHERE
         self.popularity[row] = document.popularity
 
 
@@ -147,7 +147,9 @@ class RowKeeper:
         return row
 
 
-def unit(latitude: float, longitude: float) -> NDArray[np.float64]:
-    """A point of the globe as a vector of length 1."""
+def unit(
+    latitude: float | NDArray[np.float64], longitude: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Points of the globe as vectors of length 1: [3], or [3, n] of n."""
     phi, theta = np.radians(latitude), np.radians(longitude)
     return np.array([np.cos(phi) * np.cos(theta), np.cos(phi) * np.sin(theta), np.sin(phi)])

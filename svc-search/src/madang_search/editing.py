@@ -12,7 +12,7 @@ from madang_runtime.scope import SCOPE, deadline_exceeded
 from madang_runtime.stages import Stages
 from madang_search.analysis import Analyzer, normal
 from madang_search.encoder import Encoder, Floats
-from madang_search.exact import text_of
+from madang_search.records import text_of
 
 DOCUMENTS, DOCUMENTS_TOKEN = "documents", "sd1"
 """The compacted log of documents, and its part of a freshness token."""

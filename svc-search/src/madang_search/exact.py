@@ -7,20 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from madang.search.v1 import document_record_pb2
 from madang.search.v1 import search_pb2 as pb
 from madang_runtime.stages import Stages
 from madang_search.analysis import Analyzer
-from madang_search.documents import Columns, Corpus, RowKeeper, Wanted
+from madang_search.documents import Columns, Corpus, RowKeeper, Rows, Wanted
 from madang_search.encoder import Encoder
-from madang_search.index import Found, Query
+from madang_search.index import Followed, Found, Query, Reader
 from madang_search.lexical import LexicalIndex
 from madang_search.nearest import NearestSearcher
+from madang_search.records import DocumentRecord, RecordReader, Terms, encoded, text_of
 
 Floats = NDArray[np.float32]
-DocumentRecord = document_record_pb2.DocumentRecord
-
-_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,7 @@ class _Fresh:
     """A document that is about to be put in: its terms, and its vector of each encoder."""
 
     document: pb.Document
-    title: str
-    body: str
+    terms: Terms
     vectors: Mapping[Encoder, Floats]
 
 
@@ -42,7 +38,7 @@ class ExactDocuments:
     """
 
     def __init__(self, analyzer: Analyzer, weights: dict[str, float]) -> None:
-        self._analyzer, self._weights = analyzer, weights
+        self._reader, self._weights = RecordReader(analyzer), weights
         self._lock = threading.Lock()
         # The last two versions: requests that began with the one before may still run.
         self._vectors: dict[Encoder, Floats] = {}
@@ -72,11 +68,11 @@ class ExactDocuments:
         with self._lock:
             _, documents = self._current()
         # This takes as long as it takes; what changes meanwhile is made up for after it.
-        made = dict(zip(map(id, documents), _encoded(encoder, documents), strict=True))
+        made = dict(zip(map(id, documents), encoded(encoder, documents), strict=True))
         with self._lock:
             rows, now = self._current()
             late = [document for document in now if id(document) not in made]
-            made |= dict(zip(map(id, late), _encoded(encoder, late), strict=True))
+            made |= dict(zip(map(id, late), encoded(encoder, late), strict=True))
             vectors = np.zeros((len(self._columns), encoder.dimension), np.float32)
             for row, document in zip(rows, now, strict=True):
                 vectors[row] = made[id(document)]
@@ -104,23 +100,12 @@ class ExactDocuments:
 
     def _fresh(self, records: Sequence[DocumentRecord]) -> list[_Fresh]:
         """Whatever may fail or takes long, before anything is changed."""
-        vectors = {encoder: _vectors(encoder, records) for encoder in self._vectors}
+        read = self._reader
+        vectors = {encoder: read.vectors(encoder, records) for encoder in self._vectors}
         return [
-            _Fresh(
-                record.document, *terms, {encoder: made[at] for encoder, made in vectors.items()}
-            )
-            for at, (record, terms) in enumerate(zip(records, self._terms(records), strict=True))
+            _Fresh(record.document, terms, {encoder: made[at] for encoder, made in vectors.items()})
+            for at, (record, terms) in enumerate(zip(records, read.terms(records), strict=True))
         ]
-
-    def _terms(self, records: Sequence[DocumentRecord]) -> list[tuple[str, str]]:
-        """The terms of titles and bodies: those that came with the records, where they are ours."""
-        terms = [(record.title_terms, record.body_terms) for record in records]
-        others = [at for at, r in enumerate(records) if r.analyzer != self._analyzer.version]
-        titles = self._analyzer.joined([records[at].document.title for at in others])
-        bodies = self._analyzer.joined([records[at].document.body for at in others])
-        for at, title, body in zip(others, titles, bodies, strict=True):
-            terms[at] = title, body
-        return terms
 
     def _delete(self, document_id: str) -> None:
         row = self._keeper.release(document_id)
@@ -142,7 +127,7 @@ class ExactDocuments:
         self._columns.put(row, document, category)
         for encoder, vectors in self._vectors.items():
             vectors[row] = fresh.vectors[encoder]
-        self._lexical.put(row, fresh.title, fresh.body, text_of(document))
+        self._lexical.put(row, fresh.terms.title, fresh.terms.body, text_of(document))
 
     def _publish(self) -> None:
         used = self._keeper.used
@@ -162,43 +147,19 @@ class ExactDocuments:
         }
 
 
-def text_of(document: pb.Document) -> str:
-    """What of a document is encoded."""
-    return f"{document.title}\n{document.body}" if document.body else document.title
-
-
-def _vectors(encoder: Encoder, records: Sequence[DocumentRecord]) -> Floats:
-    """The vectors of an encoder: those that came with the records, where it made them."""
-    vectors = np.empty((len(records), encoder.dimension), np.float32)
-    own = [at for at, r in enumerate(records) if r.encoder_version == encoder.version]
-    for at in own:
-        vectors[at] = np.frombuffer(records[at].vector, "<f2")
-    others = sorted({*range(len(records))} - {*own})
-    vectors[others] = _encoded(encoder, [records[at].document for at in others])
-    return vectors
-
-
-def _encoded(encoder: Encoder, documents: Sequence[pb.Document]) -> Floats:
-    """Their vectors [n, d], made some at a time."""
-    vectors = np.empty((len(documents), encoder.dimension), np.float32)
-    for start in range(0, len(documents), _AT_ONCE):
-        part = documents[start : start + _AT_ONCE]
-        vectors[start : start + len(part)] = encoder.encode([*map(text_of, part)])
-    return vectors
-
-
 class ExactIndex:
     """Searches the documents with the vectors of one encoder.
 
     Args:
         documents: in memory, with the encoder attached.
         nearest: encodes and searches.
+        log: keeps the documents at the state of their log.
     """
 
     name = "exact"
 
-    def __init__(self, documents: ExactDocuments, nearest: NearestSearcher) -> None:
-        self._documents, self._nearest = documents, nearest
+    def __init__(self, documents: ExactDocuments, nearest: NearestSearcher, log: Followed) -> None:
+        self._documents, self._nearest, self.log = documents, nearest, log
 
     @property
     def size(self) -> int:
@@ -230,17 +191,20 @@ class ExactIndex:
                 similarities[words] = corpus.vectors[words] @ vector
                 similarities[near] = cosines
         rows = np.union1d(words, near)
-        return Found(
-            [corpus.document(row) for row in rows.tolist()], scores[rows], similarities[rows]
-        )
+        return Found(_reader(corpus, rows), scores[rows], similarities[rows])
 
-    def popular(self, wanted: Wanted, k: int) -> Sequence[pb.Document]:
+    def popular(self, wanted: Wanted, k: int) -> Found:
         """See `DocumentIndex`."""
         corpus = self._documents.corpus(self._nearest.encoder)
         rows = corpus.popular(corpus.allowed(wanted), k)
-        return [corpus.document(row) for row in rows.tolist()]
+        nothing = np.zeros(len(rows), np.float32)
+        return Found(_reader(corpus, rows), nothing, nothing)
 
     def knows(self, query: Query) -> bool:
         """See `DocumentIndex`."""
         lexical = self._documents.corpus(self._nearest.encoder).lexical
         return lexical.knows(query.terms, query.text)
+
+
+def _reader(corpus: Corpus, rows: Rows) -> Reader:
+    return lambda at: [corpus.document(row) for row in rows[at].tolist()]

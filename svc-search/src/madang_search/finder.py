@@ -21,7 +21,7 @@ from madang_search.correction import correct
 from madang_search.documents import Wanted
 from madang_search.editing import DOCUMENTS_TOKEN, INTENTS_TOKEN
 from madang_search.highlight import Highlighter
-from madang_search.index import Found, Query, Ranked, rank
+from madang_search.index import Followed, Found, Query, Ranked, rank
 from madang_search.intents import Catalogue, IntentKeeper
 from madang_search.lexicon import LexiconKeeper
 
@@ -59,7 +59,7 @@ class SearchFinder:
         analyzer: reads queries.
         lexicon: what can be suggested, and corrected to.
         intents: the catalogue.
-        documents, intent_log: keep them at the state of their logs.
+        intent_log: keeps the catalogue at the state of its log.
         clock: tells the local hour.
     """
 
@@ -69,7 +69,6 @@ class SearchFinder:
         analyzer: Analyzer,
         lexicon: LexiconKeeper,
         intents: IntentKeeper,
-        documents: Follower,
         intent_log: Follower,
         clock: Clock,
     ) -> None:
@@ -78,7 +77,6 @@ class SearchFinder:
         self._lexicon = lexicon
         self._highlighter = Highlighter(analyzer)
         self._intents = intents
-        self._documents = documents
         self._intent_log = intent_log
         self._clock = clock
 
@@ -96,7 +94,7 @@ class SearchFinder:
         offset, time_ms = 0, given_ms(request, "request_time", now_ms())
         if request.page_token:
             offset, time_ms = page_values(request, request.page_token, 2)
-        self._reach(self._documents, request.freshness_token, DOCUMENTS_TOKEN, stages)
+        self._reach(bundle.documents.log, request.freshness_token, DOCUMENTS_TOKEN, stages)
         wanted = self._wanted(request, time_ms)
         answer, corrected = self._answer(bundle, request, text, wanted, stages)
         size = request.page_size or _DEFAULT_PAGE
@@ -111,7 +109,7 @@ class SearchFinder:
             fallback=answer.fallback,
             serving_info=stages.serving_info(
                 [bundle.version],
-                freshness_token=token(DOCUMENTS_TOKEN, self._documents.position),
+                freshness_token=token(DOCUMENTS_TOKEN, bundle.documents.log.position),
             ),
         )
 
@@ -185,7 +183,7 @@ class SearchFinder:
         """Answer GetCorpusInfo. Raises: MadangError NOT_READY."""
         bundle = self._bundle()
         behind = duration_pb2.Duration()
-        behind.FromMilliseconds(int(self._documents.age * 1000))
+        behind.FromMilliseconds(int(bundle.documents.log.age * 1000))
         return pb.GetCorpusInfoResponse(
             model=bundle.version,
             documents=bundle.documents.size,
@@ -194,13 +192,13 @@ class SearchFinder:
             intents=len(self._intents.catalogue(bundle.encoder).entries),
             phrases=len(self._lexicon.lexicon.book),
             freshness_token=merge(
-                token(DOCUMENTS_TOKEN, self._documents.position),
+                token(DOCUMENTS_TOKEN, bundle.documents.log.position),
                 token(INTENTS_TOKEN, self._intent_log.position),
             ),
             behind=behind,
         )
 
-    def _reach(self, log: Follower, asked: str, name: str, stages: Stages) -> None:
+    def _reach(self, log: Followed, asked: str, name: str, stages: Stages) -> None:
         """Be at the state that a token asks for, and tell when the log is long unseen."""
         log.reach(position(asked, name))
         if log.age > _OLD_SECONDS:
@@ -251,10 +249,8 @@ class SearchFinder:
         ranked = rank(answer.found, pb.SEARCH_METHOD_DENSE, 1.0, bundle.tuning.nearest)
         if len(ranked.order):
             return replace(answer, ranked=ranked, fallback=pb.FALLBACK_NEAREST)
-        documents = bundle.documents.popular(wanted, _DEEPEST)
-        nothing = np.zeros(len(documents), np.float32)
-        found = Found(documents, nothing, nothing)
-        ranked = Ranked(np.arange(len(documents)), nothing)
+        found = bundle.documents.popular(wanted, _DEEPEST)
+        ranked = Ranked(np.arange(len(found.lexical)), found.lexical)
         return replace(answer, found=found, ranked=ranked, fallback=pb.FALLBACK_POPULAR)
 
     def _knows(self, bundle: SearchBundle, word: str) -> bool:
@@ -266,8 +262,12 @@ class SearchFinder:
         """The hits of a page."""
         found, ranked = answer.found, answer.ranked
         hits = []
-        for at, score in zip(ranked.order[start:end], ranked.scores[start:end], strict=True):
-            document = found.documents[at]
+        page = ranked.order[start:end]
+        for at, score, document in zip(
+            page, ranked.scores[start:end], found.documents(page), strict=True
+        ):
+            if document is None:  # deleted since it was found
+                continue
             marked = []
             if found.lexical[at]:
                 marked = self._highlighter.mark(document, answer.terms, answer.query)

@@ -1,6 +1,6 @@
 """What every index of documents can do. `tests/test_index.py` is the suite of them all."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -13,6 +13,7 @@ from madang_search.documents import Wanted
 from madang_search.nearest import best
 
 Floats = NDArray[np.float32]
+Positions = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -28,24 +29,50 @@ class Query:
     terms: Sequence[str]
 
 
+Reader = Callable[[Positions], Sequence[pb.Document | None]]
+"""Gives the documents at positions, int64 [m]; None for one that is gone by now."""
+
+
 class Found(NamedTuple):
-    """n documents that a query found, in no order.
+    """n documents that a query found.
 
     Attributes:
-        documents: the n.
+        documents: reads those of the n that are to be shown.
         lexical: their BM25, float32 [n]; 0 where no word is, or none was looked for.
         similarities: cosines, float32 [n]; 0 when meaning was not looked for.
     """
 
-    documents: Sequence[pb.Document]
+    documents: Reader
     lexical: Floats
     similarities: Floats
 
 
+class Followed(Protocol):
+    """How far an index follows the log of documents."""
+
+    @property
+    def position(self) -> int:
+        """Up to where it has all changes."""
+
+    @property
+    def age(self) -> float:
+        """Seconds since it last had all changes."""
+
+    def reach(self, position: int) -> None:
+        """Have all changes up to a position. Raises: MadangError NOT_FRESH_YET,
+        DEADLINE_EXCEEDED."""
+
+
 class DocumentIndex(Protocol):
-    """Where documents are searched."""
+    """Where documents are searched. Every method may raise MadangError STORE_UNAVAILABLE.
+
+    Attributes:
+        name: of the kind of index.
+        log: how far it follows the log.
+    """
 
     name: str
+    log: Followed
 
     def search(
         self,
@@ -55,9 +82,10 @@ class DocumentIndex(Protocol):
         depth: int,
         stages: Stages,
     ) -> Found:
-        """The `depth` documents of largest BM25 and the `depth` nearest ones, as wanted."""
+        """The `depth` documents of largest BM25 and the `depth` nearest ones, as wanted, in no
+        order."""
 
-    def popular(self, wanted: Wanted, k: int) -> Sequence[pb.Document]:
+    def popular(self, wanted: Wanted, k: int) -> Found:
         """The most popular documents that are as wanted, best first."""
 
     def knows(self, query: Query) -> bool:
@@ -71,7 +99,7 @@ class DocumentIndex(Protocol):
 class Ranked(NamedTuple):
     """Documents in order: positions in what was found, and their scores."""
 
-    order: NDArray[np.int64]
+    order: Positions
     scores: Floats
 
 

@@ -58,6 +58,11 @@ class NearestSearcher:
         tokens = self.encoder.tokens([text])[0]
         return self._batcher(_Asked(tokens, matrix, allowed, k), len(tokens))
 
+    def vector(self, text: str) -> Floats:
+        """The vector of a text [d]. Raises: as a call does."""
+        nothing = np.empty((0, self.encoder.dimension), np.float32)
+        return self(text, nothing, np.empty(0, np.bool_), 0).vector
+
     def _run(self, batch: Sequence[_Asked]) -> list[Nearest]:
         vectors = self.encoder.vectors([asked.tokens for asked in batch])
         found: list[Nearest | None] = [None] * len(batch)

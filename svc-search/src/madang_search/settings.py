@@ -1,8 +1,8 @@
-"""Settings of svc-search."""
+"""Settings of svc-search and of what feeds Milvus."""
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from madang_runtime.changelog.settings import LogSettings
@@ -10,17 +10,54 @@ from madang_runtime.changelog.settings import LogSettings
 ENCODER = "search-encoder"
 
 
-class SearchSettings(LogSettings):
-    """Read from `MADANG_SEARCH_*`."""
-
-    model_config = SettingsConfigDict(env_prefix="MADANG_SEARCH_")
+class EncoderSettings(LogSettings):
+    """What the service and the feeder share."""
 
     model: str = Field(ENCODER, description="Name of the encoder in the registry.")
-    model_alias: str = Field("champion", description="Alias to follow.")
     precision: Literal["int8", "fp32"] = Field(
         "int8", description="Which model of the encoder runs, where the version has both."
     )
     onnx_threads: int = Field(1, ge=1, description="Threads of the encoder's network.")
+    milvus_url: str = Field(
+        "http://127.0.0.1:19530", description="http:// or https:// of Milvus, where it is used."
+    )
+    milvus_token: SecretStr = Field(
+        SecretStr(""), description='"user:password" or an API key of Milvus; empty for none.'
+    )
+    milvus_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for Milvus.")
+
+
+class FeederSettings(EncoderSettings):
+    """Read from `MADANG_FEEDER_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="MADANG_FEEDER_")
+
+    aliases: list[str] = Field(
+        ["champion"],
+        min_length=1,
+        description="A collection is fed for each version that one of these points at.",
+    )
+    keep_seconds: float = Field(
+        600.0, ge=0, description="A collection is dropped so long after no alias points at it."
+    )
+
+
+class SearchSettings(EncoderSettings):
+    """Read from `MADANG_SEARCH_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="MADANG_SEARCH_")
+
+    model_alias: str = Field("champion", description="Alias to follow.")
+    index: Literal["exact", "milvus"] = Field(
+        "exact",
+        description="Where documents are searched: in the memory of each replica, or in Milvus, "
+        "which the feeder keeps at the state of their log.",
+    )
+    milvus_consistency: Literal["Strong", "Bounded", "Eventually"] = Field(
+        "Bounded",
+        description="Consistency level of searches. The feeder waits until what it wrote is seen, "
+        "so that Bounded is enough unless collections have several replicas in Milvus.",
+    )
     dense_weight: float = Field(
         0.3,
         ge=0,

@@ -1,9 +1,9 @@
 """Builds the service's objects."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from madang.search.v1 import search_pb2_grpc
-from madang_runtime.changelog.follower import Follower
+from madang_runtime.changelog.follower import Apply, Follower
 from madang_runtime.models.context import Clock
 from madang_runtime.models.hot import HotModel
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
@@ -14,6 +14,7 @@ from madang_search.editing import DOCUMENTS, INTENTS, SearchEditor
 from madang_search.encoder import Encoder
 from madang_search.exact import ExactDocuments, ExactIndex
 from madang_search.finder import SearchFinder
+from madang_search.index import DocumentIndex
 from madang_search.intents import IntentKeeper
 from madang_search.lexical import BODY, GRAMS, TITLE
 from madang_search.lexicon import LexiconKeeper
@@ -21,6 +22,8 @@ from madang_search.nearest import NearestSearcher
 from madang_search.servicer import SearchServicer
 from madang_search.settings import SearchSettings
 from madang_search.vocabulary import Vocabulary
+
+OpenIndex = Callable[[NearestSearcher, Follower], DocumentIndex]
 
 
 def wire(host: ServiceHost, settings: SearchSettings) -> None:
@@ -31,8 +34,12 @@ def wire(host: ServiceHost, settings: SearchSettings) -> None:
         BODY: settings.body_weight,
         GRAMS: settings.grams_weight,
     }
-    documents = ExactDocuments(analyzer, weights)
     intents, vocabulary = IntentKeeper(), Vocabulary()
+    open_index, apply_documents = (
+        _exact(analyzer, weights)
+        if settings.index == "exact"
+        else _milvus(host, settings, analyzer, weights)
+    )
 
     def load(files: ModelFiles) -> SearchBundle:
         small = settings.precision == "int8"
@@ -40,12 +47,12 @@ def wire(host: ServiceHost, settings: SearchSettings) -> None:
         tuned = tuning(settings, encoder)
         nearest = NearestSearcher(encoder, host.metrics)
         # Last, when nothing can fail any more: what is attached takes the place of an older one.
-        documents.attach(encoder)
+        index = open_index(nearest, followed)
         intents.attach(encoder)
-        return SearchBundle(encoder, nearest, ExactIndex(documents, nearest), tuned)
+        return SearchBundle(encoder, nearest, index, tuned)
 
     def apply(changed: Mapping[str, bytes | None], anew: bool) -> None:
-        documents.apply(changed, anew)
+        apply_documents(changed, anew)
         vocabulary.apply(changed, anew)
 
     document_log, intent_log = settings.open_table(DOCUMENTS), settings.open_table(INTENTS)
@@ -60,7 +67,6 @@ def wire(host: ServiceHost, settings: SearchSettings) -> None:
         analyzer,
         lexicon,
         intents,
-        followed,
         followed_intents,
         Clock(settings.utc_offset_hours),
     )
@@ -80,6 +86,27 @@ def wire(host: ServiceHost, settings: SearchSettings) -> None:
     followed.start()
     followed_intents.start()
     lexicon.start()
+
+
+def _exact(analyzer: Analyzer, weights: dict[str, float]) -> tuple[OpenIndex, Apply]:
+    """Documents in memory."""
+    documents = ExactDocuments(analyzer, weights)
+
+    def opened(nearest: NearestSearcher, log: Follower) -> DocumentIndex:
+        documents.attach(nearest.encoder)
+        return ExactIndex(documents, nearest, log)
+
+    return opened, documents.apply
+
+
+def _milvus(
+    host: ServiceHost, settings: SearchSettings, analyzer: Analyzer, weights: dict[str, float]
+) -> tuple[OpenIndex, Apply]:
+    """Documents in Milvus; what its client needs is only loaded where it is used."""
+    from madang_search.milvus.wiring import milvus_indexes  # noqa: PLC0415
+
+    opened = milvus_indexes(host, settings, analyzer, weights)
+    return lambda nearest, _: opened(nearest), lambda _, __: None
 
 
 def tuning(settings: SearchSettings, encoder: Encoder) -> Tuning:

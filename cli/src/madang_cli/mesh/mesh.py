@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 import time
 import urllib.request
@@ -29,9 +30,14 @@ from madang_gateway.services import SERVICES
 from madang_runtime.models.registry import ModelRegistry
 from madang_search.settings import ENCODER
 
-STORE, GATEWAY, CONSUMER, REFRESHER = "store", "gateway", "consumer", "refresher"
-_MODULES = {CONSUMER: "madang_ranker.consumer", REFRESHER: "madang_eta.refresher"}
-_FIRST = (STORE, GATEWAY, "featurestore")
+STORE, GATEWAY, MILVUS = "store", "gateway", "milvus"
+CONSUMER, REFRESHER, FEEDER = "consumer", "refresher", "feeder"
+_MODULES = {
+    CONSUMER: "madang_ranker.consumer",
+    REFRESHER: "madang_eta.refresher",
+    FEEDER: "madang_search.milvus.feeder",
+}
+_FIRST = (GATEWAY, "featurestore")
 """Ready before anything is published."""
 ETA, SEARCH = "eta", "search"
 _PAGES = {GATEWAY: "/stats/prometheus"}
@@ -81,6 +87,7 @@ class LocalMesh:
         gateway_port: 0 takes a free one.
         sampling_ratio: share of traces that are kept; on a laptop all are.
         without: services to leave out.
+        milvus: search documents in Milvus Lite, a process of its own, not in svc-search's memory.
         note: told each thing that is ready.
     """
 
@@ -93,6 +100,7 @@ class LocalMesh:
         gateway_port: int = 0,
         sampling_ratio: float = 1.0,
         without: Collection[str] = (),
+        milvus: bool = False,
         note: Callable[[str], None] = lambda _: None,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -108,9 +116,14 @@ class LocalMesh:
         missing = {ETA} if not arrives else set()
         missing |= {SEARCH} if ENCODER not in models else set()
         self._services = [s for s in SERVICES if s not in missing and s not in without]
-        self._background = [CONSUMER, REFRESHER] if ETA in self._services else [CONSUMER]
+        self._background = [CONSUMER]
+        self._background += [REFRESHER] if ETA in self._services else []
+        self._stores = [STORE]
+        if milvus and SEARCH in self._services:
+            self._background.append(FEEDER)
+            self._stores.append(MILVUS)
         running = (*self._services, *self._background)
-        parts = (*running, STORE, "admin", GATEWAY)
+        parts = (*running, *self._stores, "admin", GATEWAY)
         measured = (*running, GATEWAY) if workers == 1 else ()
         drawn = free_ports(len(parts) + len(measured))
         ports = dict(zip(parts, drawn, strict=False))
@@ -175,9 +188,9 @@ class LocalMesh:
             sampling_ratio=self._sampling_ratio,
         )
         write_all(self._routing, self._folder)
-        for part in (STORE, GATEWAY, *self._services, *self._background):
+        for part in self._parts():
             self.start(part)
-        for part in _FIRST:
+        for part in (*self._stores, *_FIRST):
             self.wait_ready(part)
         whole = self._folder / "mesh.json.part"
         whole.write_text(json.dumps(asdict(self.info), indent=1))
@@ -198,6 +211,8 @@ class LocalMesh:
                 *("--dir", str(self._folder), "--save", "", "--appendonly", "yes"),
                 *("--appendfsync", "always"),
             ], {}
+        if part == MILVUS:
+            return milvus_command(self._addresses[MILVUS], self._folder / MILVUS), {}
         if part == GATEWAY:
             config = str(self._folder / "envoy.json")
             return [
@@ -239,6 +254,9 @@ class LocalMesh:
             given["decisions_url"] = f"file://{self._folder}/decisions"
             given["decisions_flush_seconds"] = "2"
             given["arrivals"] = str(ETA in self._services)
+        if MILVUS in self._stores and service in (SEARCH, FEEDER):
+            given["milvus_url"] = f"http://{self._addresses[MILVUS]}"
+            given |= {"index": "milvus"} if service == SEARCH else {}
         prefix = f"MADANG_{service.upper()}_"
         environment = {f"{prefix}{key.upper()}": value for key, value in given.items()}
         # One thread a library: the processes share few cores.
@@ -251,7 +269,8 @@ class LocalMesh:
 
     def wait_ready(self, part: str, timeout: float = 60.0) -> None:
         """Wait until a part answers. Raises: ProcessFailedError."""
-        probe = {STORE: _store_ready, GATEWAY: _gateway_ready}.get(part, healthy)
+        probes = {STORE: _store_ready, GATEWAY: _gateway_ready, MILVUS: listens}
+        probe = probes.get(part, healthy)
         address = self._addresses["admin" if part == GATEWAY else part]
         self._processes[part].wait_until(lambda: probe(address), timeout)
         self._note(part)
@@ -288,14 +307,18 @@ class LocalMesh:
 
     def stop(self) -> None:
         """Stop callers before those they call, and leave only logs and traces."""
-        for part in reversed((STORE, GATEWAY, *self._services, *self._background)):
+        for part in reversed(self._parts()):
             if part in self._processes:
                 self._processes[part].stop()
         if self._otlp:
             self._otlp.stop()
         for path in (*self._folder.glob("*.json"), *self._folder.glob("*.binpb")):
             path.unlink()
-        shutil.rmtree(self._folder / "appendonlydir", ignore_errors=True)
+        for data in ("appendonlydir", MILVUS):
+            shutil.rmtree(self._folder / data, ignore_errors=True)
+
+    def _parts(self) -> list[str]:
+        return [*self._stores, GATEWAY, *self._services, *self._background]
 
 
 def find(home: Path, name: str) -> MeshInfo | None:
@@ -330,6 +353,21 @@ def wait_for(ready: Callable[[], bool], timeout: float = 15.0) -> bool:
         if ready():
             return True
         time.sleep(0.05)
+    return False
+
+
+def milvus_command(address: str, folder: Path) -> list[str]:
+    """Runs Milvus Lite as a server of its own."""
+    host, _, port = address.rpartition(":")
+    serve = ("--data-dir", str(folder), "--host", host, "--port", port)
+    return [sys.executable, "-m", "milvus_lite", "server", *serve]
+
+
+def listens(address: str) -> bool:
+    """Whether anything takes connections at an address."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+        return True
     return False
 
 

@@ -14,8 +14,8 @@ from madang_pipelines.tables import Tables
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 from madang_search.backbone import load_backbone
 from madang_search.encoder import FULL, SMALL, TOKENIZER
-from madang_search.exact import text_of
 from madang_search.model import DIMENSION, SentenceEncoder
+from madang_search.records import text_of
 from madang_search.settings import ENCODER
 from madang_search.tokens import TextTokens, padded
 from madang_search.train import Objective, Schedule, export, fine_tune, quantised

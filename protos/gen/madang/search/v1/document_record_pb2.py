@@ -22,16 +22,19 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from madang.search.v1 import search_pb2 as madang_dot_search_dot_v1_dot_search__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&madang/search/v1/document_record.proto\x12\x10madang.search.v1\x1a\x1dmadang/search/v1/search.proto\"\xa2\x01\n\x0e\x44ocumentRecord\x12,\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1a.madang.search.v1.Document\x12\x17\n\x0f\x65ncoder_version\x18\x02 \x01(\t\x12\x0e\n\x06vector\x18\x03 \x01(\x0c\x12\x10\n\x08\x61nalyzer\x18\x04 \x01(\t\x12\x13\n\x0btitle_terms\x18\x05 \x01(\t\x12\x12\n\nbody_terms\x18\x06 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&madang/search/v1/document_record.proto\x12\x10madang.search.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dmadang/search/v1/search.proto\"\xa2\x01\n\x0e\x44ocumentRecord\x12,\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x1a.madang.search.v1.Document\x12\x17\n\x0f\x65ncoder_version\x18\x02 \x01(\t\x12\x0e\n\x06vector\x18\x03 \x01(\x0c\x12\x10\n\x08\x61nalyzer\x18\x04 \x01(\t\x12\x13\n\x0btitle_terms\x18\x05 \x01(\t\x12\x12\n\nbody_terms\x18\x06 \x01(\t\"z\n\nFeedRecord\x12\r\n\x05store\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x04\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\r\n\x05swept\x18\x04 \x01(\x08\x12-\n\tseen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'madang.search.v1.document_record_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DOCUMENTRECORD']._serialized_start=92
-  _globals['_DOCUMENTRECORD']._serialized_end=254
+  _globals['_DOCUMENTRECORD']._serialized_start=125
+  _globals['_DOCUMENTRECORD']._serialized_end=287
+  _globals['_FEEDRECORD']._serialized_start=289
+  _globals['_FEEDRECORD']._serialized_end=411
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from madang.search.v1 import search_pb2 as _search_pb2
 import builtins as _builtins
 import sys
@@ -60,3 +61,43 @@ class DocumentRecord(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DocumentRecord: _TypeAlias = DocumentRecord  # noqa: Y015
+
+@_typing.final
+class FeedRecord(_message.Message):
+    """FeedRecord is how far a collection of Milvus has the log of documents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    SWEPT_FIELD_NUMBER: _builtins.int
+    SEEN_TIME_FIELD_NUMBER: _builtins.int
+    store: _builtins.str
+    """store whose log it is; another one may have lost writes."""
+    position: _builtins.int
+    """position up to where it has all changes."""
+    epoch: _builtins.int
+    """epoch marks the documents of the last reading from the log's beginning."""
+    swept: _builtins.bool
+    """swept is set once that reading is over and documents of earlier ones are gone."""
+    @_builtins.property
+    def seen_time(self) -> _timestamp_pb2.Timestamp:
+        """seen_time is when it last had all changes that there were; unset when it never had."""
+
+    def __init__(
+        self,
+        *,
+        store: _builtins.str = ...,
+        position: _builtins.int = ...,
+        epoch: _builtins.int = ...,
+        swept: _builtins.bool = ...,
+        seen_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seen_time", b"seen_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "position", b"position", "seen_time", b"seen_time", "store", b"store", "swept", b"swept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FeedRecord: _TypeAlias = FeedRecord  # noqa: Y015

@@ -1,0 +1,1 @@
+"""The index `milvus`: documents in a collection of Milvus, fed from their log by one process."""
