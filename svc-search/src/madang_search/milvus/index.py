@@ -10,7 +10,7 @@ from madang_runtime.stages import Stages
 from madang_search.documents import EARTH_KM, Wanted, unit
 from madang_search.index import Followed, Found, Positions, Query, Reader
 from madang_search.lexical import BODY, GRAMS, TITLE
-from madang_search.milvus.collection import Hits, MilvusCollection, lexical_texts
+from madang_search.milvus.collection import Hits, MilvusCollection, is_in, lexical_texts
 from madang_search.milvus.places import cells_of
 from madang_search.nearest import NearestSearcher
 from madang_search.records import Terms
@@ -68,10 +68,7 @@ class MilvusIndex:
                 vector = self._nearest.vector(query.text)
                 cosines = _scores(self._collection.nearest(vector, asked, depth), wanted)
                 if others := sorted(lexical.keys() - cosines.keys()):
-                    only = f"document_id in {_listed(others)}"
-                    cosines |= _scores(
-                        self._collection.nearest(vector, only, len(others)), Wanted()
-                    )
+                    cosines |= _scores(self._collection.cosines(vector, others), Wanted())
         ids = sorted(lexical.keys() | cosines.keys())
         return Found(
             self._reader(ids),
@@ -105,7 +102,7 @@ def condition(wanted: Wanted) -> str:
     """What is wanted as a filter of Milvus. Of places it lets through some that are too far."""
     parts = []
     if wanted.categories:
-        parts.append(f"category in {_listed(wanted.categories)}")
+        parts.append(is_in("category", wanted.categories))
     if wanted.hour is not None:
         parts.append(f"array_contains(hours, {wanted.hour})")
     if wanted.place is not None:
@@ -123,9 +120,3 @@ def _scores(hits: Hits, wanted: Wanted) -> dict[str, float]:
         near = (radii == 0) | (cosines >= np.cos(radii / EARTH_KM))
     scores = zip(hits.ids, hits.scores.tolist(), near.tolist(), strict=True)
     return {one: score for one, score, here in scores if here}
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Texts as a list in a filter."""
-    escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
-    return "[" + ", ".join(f'"{text}"' for text in escaped) + "]"
