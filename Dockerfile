@@ -44,11 +44,12 @@ RUN pip install -c constraints.txt --no-build-isolation ./svc-ranker
 USER 10001
 ENTRYPOINT ["python", "-m", "madang_ranker"]
 
-# The dictionary of the analyser of Korean is built from its source distribution, by setuptools.
+# The dictionary of the analyser of Korean is built from its source distribution, by setuptools. What
+# feeds Milvus is this image too: python -m madang_search.milvus.feeder.
 FROM base AS madang-search
 COPY svc-search svc-search
 RUN pip install -c constraints.txt setuptools && \
-    pip install -c constraints.txt --no-build-isolation ./svc-search
+    pip install -c constraints.txt --no-build-isolation "./svc-search[milvus]"
 USER 10001
 ENTRYPOINT ["python", "-m", "madang_search"]
 

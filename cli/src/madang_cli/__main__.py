@@ -104,6 +104,9 @@ def up(
     name: Name = "default",
     workers: Annotated[int, typer.Option(min=1, help="Processes a service.")] = 1,
     port: Annotated[int, typer.Option(help="The gateway's port; 0 takes a free one.")] = 0,
+    milvus: Annotated[
+        bool, typer.Option("--milvus", help="Search documents in Milvus Lite, not in memory.")
+    ] = False,
 ) -> None:
     """Start Valkey, Envoy and all services, and run until Ctrl-C."""
     workspace = Workspace(home)
@@ -117,6 +120,7 @@ def up(
         name,
         workers=workers,
         gateway_port=port,
+        milvus=milvus,
         note=lambda p: console.print(f"{p} is ready"),
     ) as mesh:
         rows = publish(workspace.features, mesh.info.gateway)
