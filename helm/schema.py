@@ -17,7 +17,7 @@ from madang_featurestore.settings import FeatureStoreSettings
 from madang_ranker.consumer import ConsumerSettings
 from madang_ranker.settings import RankerSettings
 from madang_runtime.settings import ServiceSettings
-from madang_search.settings import SearchSettings
+from madang_search.settings import FeederSettings, SearchSettings
 from madang_targeting.settings import TargetingSettings
 
 CHART = Path(__file__).parent / "madang"
@@ -30,12 +30,14 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "targeting": TargetingSettings,
     "consumer": ConsumerSettings,
     "refresher": RefresherSettings,
+    "feeder": FeederSettings,
 }
 # Settings that the chart itself gives, and those of secrets, which extraEnv takes.
 _THE_CHARTS = {
     *("host", "port", "health_port", "metrics_port", "workers", "gateway", "model_registry"),
     *("otlp_endpoint", "sampling_ratio", "drain_seconds", "grace_seconds"),
     *("store_url", "log_url", "log_synced", "segments", "surfaces", "services", "caps"),
+    *("index", "milvus_url", "milvus_token"),
 }
 _QUANTITY = {
     "type": ["string", "number"],
@@ -78,6 +80,7 @@ _MORE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("*concurrency", {"type": "integer", "minimum": 1}),
     ("*appendfsync", {"enum": ["always", "everysec"]}),
     ("externalStore.url", {"type": "string", "pattern": "^(rediss?://.+)?$"}),
+    ("externalMilvus.url", {"type": "string", "pattern": "^(https?://.+)?$"}),
     ("telemetry.otlpEndpoint", {"type": "string", "pattern": r"^([^:/]+:\d+)?$"}),
     ("telemetry.samplingRatio", {"type": "number", "minimum": 0, "maximum": 1}),
     ("modelRegistry.url", {"type": "string", "pattern": "^([a-z0-9]+://.+)?$"}),

@@ -13,6 +13,8 @@ import yaml
 CHART = Path(__file__).parents[1] / "madang"
 GOLDEN = Path(__file__).parent / "golden"
 PRESETS = ("default", "laptop", "prod")
+VARIANTS = (*PRESETS, "milvus")
+"""The presets, and the defaults with what they leave out."""
 SERVED = ("featurestore", "candidate", "eta", "ranker", "search", "targeting")
 COMPONENTS = (*SERVED, "consumer", "refresher")
 NAMESPACE = "shop"
@@ -23,7 +25,9 @@ Object = dict[str, Any]
 def values_of(preset: str, **over: Any) -> Object:
     """The values of a preset, and others over them."""
     path = CHART / f"values-{preset}.yaml"
-    given = {} if preset == "default" else yaml.safe_load(path.read_text())
+    given = yaml.safe_load(path.read_text()) if path.exists() else {}
+    if preset == "milvus":
+        given = {"milvus": {"enabled": True}}
     return _merged(given, over)
 
 

@@ -4,12 +4,22 @@ import re
 from itertools import chain
 
 import pytest
-from charts import COMPONENTS, PRESETS, SERVED, containers, environment, named, objects, pods
+from charts import (
+    COMPONENTS,
+    PRESETS,
+    SERVED,
+    VARIANTS,
+    containers,
+    environment,
+    named,
+    objects,
+    pods,
+)
 
 WITH_STORE = [name for name in COMPONENTS if name != "refresher"]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", VARIANTS)
 def test_no_pod_may_do_more_than_it_must(preset):
     for name, pod in pods(objects(preset)).items():
         spec = pod["spec"]
@@ -51,7 +61,7 @@ def test_probes_differ_and_stopping_takes_its_time(preset):
         assert pod["terminationGracePeriodSeconds"] > float(linger) + drain + grace
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", VARIANTS)
 def test_services_lead_to_ports_of_pods(preset):
     made = objects(preset)
     for service in (o for o in made if o["kind"] == "Service"):
@@ -136,7 +146,7 @@ def test_production_scales_spreads_and_survives_a_drained_node():
         assert gateway["spec"].get("replicas", 2) >= 2
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", VARIANTS)
 def test_policies_are_closed(preset):
     over = {"networkPolicy": {"enabled": True}}
     made = objects(preset, **over)
@@ -166,7 +176,7 @@ def test_policies_are_closed(preset):
 
 def test_a_policy_lets_through_what_services_lead_to():
     """Each call that the mesh makes is allowed at both of its ends."""
-    made = objects("laptop", networkPolicy={"enabled": True})
+    made = objects("laptop", networkPolicy={"enabled": True}, milvus={"enabled": True})
     policies = {p["metadata"]["name"]: p for p in made if p["kind"] == "NetworkPolicy"}
     every = pods(made)
     (job,) = [n for n in every if "bundle" in n]
@@ -174,7 +184,9 @@ def test_a_policy_lets_through_what_services_lead_to():
         *(("madang-gateway", f"madang-{s}", port) for s in SERVED for port in (50051, 8081)),
         *((f"madang-{c}", "madang-gateway", 8080) for c in COMPONENTS[1:]),
         *((f"madang-{c}", "madang-valkey", 6379) for c in WITH_STORE),
-        *((f"madang-{c}", "madang-jaeger", 4317) for c in (*COMPONENTS, "gateway")),
+        *((f"madang-{c}", "madang-jaeger", 4317) for c in (*COMPONENTS, "feeder", "gateway")),
+        *((f"madang-{c}", "madang-milvus", 19530) for c in ("search", "feeder")),
+        ("madang-feeder", "madang-valkey", 6379),
         (job, "madang-gateway", 8080),
         ("madang-verify", "madang-gateway", 8080),
         ("madang-verify", "madang-jaeger", 16686),
@@ -188,6 +200,8 @@ def test_a_policy_lets_through_what_services_lead_to():
     assert not _allows(into_store, "from", every["madang-verify"], 6379)
     into_ranker = _policy(policies, every["madang-ranker"])["spec"]["ingress"]
     assert not _allows(into_ranker, "from", every["madang-candidate"], 50051)
+    into_milvus = _policy(policies, every["madang-milvus"])["spec"]["ingress"]
+    assert not _allows(into_milvus, "from", every["madang-ranker"], 19530)
 
 
 def _policy(policies, pod):

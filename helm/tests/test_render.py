@@ -7,7 +7,7 @@ import json
 import helm_python
 import kubernetes_validate.utils
 import pytest
-from charts import CHART, GOLDEN, PRESETS, golden, objects, render
+from charts import CHART, GOLDEN, PRESETS, VARIANTS, golden, objects, render
 
 VERSIONS = ("1.27", "1.30", "1.33", "1.37")
 OF_OPERATORS = {"ServiceMonitor", "PrometheusRule", "Certificate"}
@@ -25,7 +25,7 @@ def test_a_preset_is_as_it_was(preset):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", VARIANTS)
 def test_kubernetes_takes_every_object(preset, version, monkeypatch):
     utils = kubernetes_validate.utils
     monkeypatch.setattr(utils, "schema_contents", _read_once)

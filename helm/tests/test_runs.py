@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import threading
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from madang_featurestore.settings import FeatureStoreSettings
 from madang_gateway.__main__ import main as write_gateway
 from madang_ranker.consumer import ConsumerSettings
 from madang_ranker.settings import RankerSettings
-from madang_search.settings import SearchSettings
+from madang_search.settings import FeederSettings, SearchSettings
 from madang_targeting.settings import TargetingSettings
 
 SETTINGS = dict(
@@ -42,7 +43,8 @@ SETTINGS = dict(
             RefresherSettings,
         ),
         strict=True,
-    )
+    ),
+    feeder=FeederSettings,
 )
 
 
@@ -51,8 +53,10 @@ def only(name, preset="default", **over):
     return containers(pods(objects(preset, **over))[f"madang-{name}"])[-1]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", COMPONENTS)
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [*product(PRESETS, COMPONENTS), ("milvus", "search"), ("milvus", "feeder")],
+)
 def test_a_service_understands_its_environment(preset, name, monkeypatch):
     own = {"etaServices": {"x": {"model": "m"}}, "targetingCaps": {"channels": ["fax"]}}
     container = only(name, preset, surfaces={"home": {}}, **own)

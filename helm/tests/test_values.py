@@ -117,6 +117,26 @@ def test_a_store_of_ones_own():
             assert environment(container)[f"{prefix}LOG_SYNCED"] == "true"
 
 
+def test_documents_in_memory_in_milvus_and_in_a_milvus_of_ones_own():
+    assert not [o for o in objects() if "feeder" in o["metadata"]["name"]]
+    (search,) = pods(objects())["madang-search"]["spec"]["containers"]
+    assert "MADANG_SEARCH_INDEX" not in environment(search)
+    url = "http://madang-milvus.shop.svc.cluster.local.:19530"
+    within = objects(milvus={"enabled": True})
+    theirs = {"url": "https://milvus.example", "existingSecret": "key"}
+    without = objects(externalMilvus=theirs)
+    assert not [o for o in without if "milvus" in o["metadata"]["name"]]
+    for made, server in ((within, url), (without, theirs["url"])):
+        for name in ("search", "feeder"):
+            (container,) = pods(made)[f"madang-{name}"]["spec"]["containers"]
+            prefix = f"MADANG_{name.upper()}_"
+            assert environment(container)[f"{prefix}MILVUS_URL"] == server
+            secrets = [e["name"] for e in container["env"] if "valueFrom" in e]
+            assert (f"{prefix}MILVUS_TOKEN" in secrets) == (made is without)
+        (search,) = pods(made)["madang-search"]["spec"]["containers"]
+        assert environment(search)["MADANG_SEARCH_INDEX"] == "milvus"
+
+
 def test_a_registry_of_ones_own_needs_no_volume():
     registry = {"url": "s3://models", "endpointUrl": "http://minio:9000", "existingSecret": "keys"}
     made = objects(modelRegistry=registry)

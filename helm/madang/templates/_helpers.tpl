@@ -63,6 +63,22 @@ redis://{{ include "madang.host" (list . "valkey") }}:6379
 {{- end }}
 {{- end }}
 
+{{/* Where documents are searched; "" is in the memory of search's replicas. */}}
+{{- define "madang.milvusUrl" -}}
+{{- if .Values.milvus.enabled -}}
+http://{{ include "madang.host" (list . "milvus") }}:19530
+{{- else -}}
+{{ .Values.externalMilvus.url }}
+{{- end }}
+{{- end }}
+
+{{/* The components that there are, with spaces between: the feeder only feeds Milvus. */}}
+{{- define "madang.componentNames" -}}
+{{- $names := keys .Values.components | sortAlpha -}}
+{{- if not (include "madang.milvusUrl" .) }}{{ $names = without $names "feeder" }}{{ end -}}
+{{ join " " $names }}
+{{- end }}
+
 {{/* The secret of the store's password, "" for none. */}}
 {{- define "madang.storeSecret" -}}
 {{- if .Values.valkey.enabled }}{{ .Values.valkey.auth.existingSecret }}{{ else }}{{ .Values.externalStore.existingSecret }}{{ end }}

@@ -24,6 +24,9 @@
 {{- if and $root.Values.surfaces (has $name (list "ranker" "consumer")) }}{{ $_ := set $settings "surfaces" "/etc/madang/surfaces.yaml" }}{{ end -}}
 {{- if and $root.Values.etaServices (has $name (list "eta" "refresher")) }}{{ $_ := set $settings "services" "/etc/madang/eta-services.yaml" }}{{ end -}}
 {{- if and $root.Values.targetingCaps (eq $name "targeting") }}{{ $_ := set $settings "caps" "/etc/madang/targeting-caps.yaml" }}{{ end -}}
+{{- $milvus := and (has $name (list "search" "feeder")) (include "madang.milvusUrl" $root) -}}
+{{- if $milvus }}{{ $_ := set $settings "milvus_url" $milvus }}{{ end -}}
+{{- if and $milvus (eq $name "search") }}{{ $_ := set $settings "index" "milvus" }}{{ end -}}
 {{- range $key, $value := mergeOverwrite $settings ($own.settings | default dict) }}
 - name: {{ $prefix }}{{ upper $key }}
   value: {{ if kindIs "string" $value }}{{ $value | quote }}{{ else }}{{ toJson $value | quote }}{{ end }}
@@ -34,6 +37,13 @@
     secretKeyRef:
       name: {{ . }}
       key: {{ include "madang.storeSecretKey" $root }}
+{{- end }}
+{{- with (and $milvus (not $root.Values.milvus.enabled) $root.Values.externalMilvus.existingSecret) }}
+- name: {{ $prefix }}MILVUS_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $root.Values.externalMilvus.secretKey }}
 {{- end }}
 {{- include "madang.registryEnv" $root }}
 {{- $theirs := list }}
