@@ -12,11 +12,17 @@ from madang_cli.workspace import Workspace
 
 
 @pytest.fixture(scope="session")
-def mesh(workspace: Workspace) -> Iterator[LocalMesh]:
+def shared_mesh(workspace: Workspace) -> Iterator[LocalMesh]:
     """The mesh that tests share; they leave it as it was."""
     with LocalMesh(workspace.home, "shared") as made:
         serve(made, workspace)
         yield made
+
+
+@pytest.fixture(scope="session")
+def mesh(shared_mesh: LocalMesh) -> LocalMesh:
+    """The mesh of most tests."""
+    return shared_mesh
 
 
 @pytest.fixture(scope="session")
@@ -28,10 +34,9 @@ def clients(mesh: LocalMesh) -> Iterator[Clients]:
 
 @pytest.fixture
 def own_mesh(workspace: Workspace, request: pytest.FixtureRequest) -> Iterator[LocalMesh]:
-    """A mesh that a test may harm; svc-search, which takes seconds to start, only for its own."""
+    """A mesh that a test may harm; without svc-search, which takes seconds to start."""
     name = re.sub(r"[^a-z_]+", "-", request.node.name.lower())
-    without = () if request.path.stem == "test_search" else ("search",)
-    with LocalMesh(workspace.home, name, without=without) as made:
+    with LocalMesh(workspace.home, name, without=("search",)) as made:
         serve(made, workspace)
         yield made
 

@@ -1,4 +1,5 @@
-"""svc-search through the gateway: each RPC, each documented error, freshness, faults, traces."""
+"""svc-search through the gateway: each RPC, each documented error, freshness, faults, traces; with
+documents in memory, and in Milvus."""
 
 import contextlib
 import time
@@ -6,14 +7,58 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import polars as pl
 import pytest
-from calls import EVENING, PLACE, Clients, degraded, refused, serve, spans_of
+from calls import EVENING, PLACE, Clients, degraded, refused, spans_of
 
 from madang.search.v1 import search_pb2 as pb
 from madang_cli.mesh.mesh import LocalMesh, wait_for
+from madang_gateway.services import SERVICES
+from madang_pipelines.publish import DOCUMENTS, publish_documents
 from madang_search.settings import ENCODER
 
 WORDS = pb.SEARCH_METHOD_LEXICAL
+
+
+OTHERS = tuple(set(SERVICES) - {"search", "featurestore"})
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["exact", "milvus"])
+def milvus(request):
+    """Whether documents are in Milvus."""
+    return request.param
+
+
+@contextlib.contextmanager
+def searching(workspace, name, **given):
+    """A mesh of what search needs, with the city's documents."""
+    with LocalMesh(workspace.home, name, without=OTHERS, **given) as made:
+        with grpc.insecure_channel(made.info.gateway) as channel:
+            publish_documents(pl.read_parquet(workspace.features / DOCUMENTS), channel, 60)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def mesh(milvus, request, workspace):
+    """The mesh that tests share, or one with Milvus."""
+    if milvus:
+        with searching(workspace, "milvus", milvus=True) as made:
+            yield made
+    else:
+        yield request.getfixturevalue("shared_mesh")
+
+
+@pytest.fixture(scope="module")
+def clients(mesh):
+    with grpc.insecure_channel(mesh.info.gateway) as channel:
+        yield Clients(channel)
+
+
+@pytest.fixture
+def own_mesh(milvus, workspace):
+    """A mesh that a test may harm."""
+    with searching(workspace, "harmed", milvus=milvus) as made:
+        yield made
 
 
 @pytest.fixture
@@ -261,15 +306,15 @@ def test_a_search_is_one_trace(mesh, clients):
     trace_id = uuid.uuid4().hex
     metadata = [("traceparent", f"00-{trace_id}-{'1' * 16}-01")]
     clients.search.Search(search("치킨"), timeout=5, metadata=metadata)
-    spans = spans_of(mesh, trace_id, leaves=5)
+    spans = spans_of(mesh, trace_id, leaves=4)
     (server,) = (s for s in spans if s.name == "madang.search.v1.SearchService/Search")
     stages = {s.name for s in spans if s.parent_id == server.span_id}
     assert stages == {"analyse", "lexical", "dense", "correct", "highlight"}
     assert {s.service for s in spans} == {"madang-gateway", "madang-search"}
 
 
-def test_concurrent_writers_and_readers_agree(clients, name):
-    """Sixteen at once put documents in and find their own; afterwards all are there."""
+def test_concurrent_writers_and_readers_agree(milvus, clients, name):
+    """Many at once put documents in and find their own; afterwards all are there."""
 
     def put_and_find(number):
         own = f"{name}x{number}"
@@ -277,7 +322,7 @@ def test_concurrent_writers_and_readers_agree(clients, name):
         request = search(own, method=WORDS, freshness_token=token, exact_query=True)
         return own in ids(clients.search.Search(request, timeout=10))
 
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(4 if milvus else 16) as pool:  # Milvus Lite answers one at a time
         assert all(pool.map(put_and_find, range(32)))
     everyone = search(name, method=WORDS, page_size=100)
     assert {f"{name}x{n}" for n in range(32)} <= {*ids(clients.search.Search(everyone, timeout=5))}
@@ -317,17 +362,18 @@ def test_a_service_that_was_killed_has_missed_nothing(own_mesh, own_clients, nam
 
 
 @pytest.fixture
-def pair(workspace):
+def pair(milvus, workspace):
     """Stubs on a mesh with two processes a service: a connection each, as often as not."""
-    with LocalMesh(workspace.home, "searched", workers=2) as made:
-        serve(made, workspace)
-        with contextlib.ExitStack() as stack:
-            address = made.info.services["search"]
-            options = [("grpc.use_local_subchannel_pool", 1)]
-            yield [
-                Clients(stack.enter_context(grpc.insecure_channel(address, options=options)))
-                for _ in range(16)
-            ]
+    with (
+        searching(workspace, "searched", workers=2, milvus=milvus) as made,
+        contextlib.ExitStack() as stack,
+    ):
+        address = made.info.services["search"]
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        yield [
+            Clients(stack.enter_context(grpc.insecure_channel(address, options=options)))
+            for _ in range(16)
+        ]
 
 
 def test_every_process_agrees_through_a_change_of_the_encoder(pair, workspace, name):
