@@ -303,10 +303,8 @@ def test_other_bad_calls_are_refused(clients):
 
 
 def test_a_search_is_one_trace(mesh, clients):
-    trace_id = uuid.uuid4().hex
-    metadata = [("traceparent", f"00-{trace_id}-{'1' * 16}-01")]
-    clients.search.Search(search("치킨"), timeout=5, metadata=metadata)
-    spans = spans_of(mesh, trace_id, leaves=4)
+    answer = clients.search.Search(search("치킨"), timeout=5)
+    spans = spans_of(mesh, answer.serving_info.trace_id, leaves=5)
     (server,) = (s for s in spans if s.name == "madang.search.v1.SearchService/Search")
     stages = {s.name for s in spans if s.parent_id == server.span_id}
     assert stages == {"analyse", "lexical", "dense", "correct", "highlight"}
@@ -374,6 +372,54 @@ def pair(milvus, workspace):
             Clients(stack.enter_context(grpc.insecure_channel(address, options=options)))
             for _ in range(16)
         ]
+
+
+@pytest.fixture
+def milvus_mesh(workspace):
+    """A mesh with Milvus that a test may harm."""
+    with searching(workspace, "fed", milvus=True) as made:
+        yield made
+
+
+def test_milvus_and_its_feeder_may_fail(milvus_mesh, name):
+    """Without Milvus nothing is found, without the feeder nothing new; both end by themselves."""
+    with grpc.insecure_channel(milvus_mesh.info.gateway) as channel:
+        clients = Clients(channel)
+        first = upsert(clients, {"document_id": f"{name}a", "title": f"{name} 하나"})
+        own = search(name, method=WORDS, exact_query=True, freshness_token=first)
+        assert ids(clients.search.Search(own, timeout=5)) == [f"{name}a"]
+
+        milvus_mesh.kill("feeder")
+        token = upsert(clients, {"document_id": f"{name}b", "title": f"{name} 둘"})
+        own.freshness_token = token
+        assert refused(clients.search.Search, own) == "UNAVAILABLE NOT_FRESH_YET"
+        own.freshness_token = first
+        assert ids(clients.search.Search(own, timeout=5)) == [f"{name}a"]
+        assert wait_for(lambda: "log" in degraded(clients.search.Search(own, timeout=5)), 15)
+        milvus_mesh.start("feeder")
+        milvus_mesh.wait_ready("feeder")
+        own.freshness_token = token
+        both = {f"{name}a", f"{name}b"}
+        assert {*ids(clients.search.Search(own, timeout=5))} == both
+
+        milvus_mesh.kill("milvus")
+        assert refused(clients.search.Search, own) == "UNAVAILABLE STORE_UNAVAILABLE"
+        token = upsert(clients, {"document_id": f"{name}c", "title": f"{name} 셋"})
+        milvus_mesh.start("milvus")
+        milvus_mesh.wait_ready("milvus")
+
+        def found():
+            try:
+                return {*ids(clients.search.Search(own, timeout=5))}
+            except grpc.RpcError:
+                return set()
+
+        own.freshness_token = token
+        assert wait_for(lambda: found() == both | {f"{name}c"}, 30)
+
+        milvus_mesh.kill("milvus")
+        milvus_mesh.start("milvus")
+        assert wait_for(lambda: found() == both | {f"{name}c"}, 30), "without a write"
 
 
 def test_every_process_agrees_through_a_change_of_the_encoder(pair, workspace, name):

@@ -92,10 +92,14 @@ def test_a_log_that_lost_writes_replaces_everything(store):
 
 def test_a_collection_that_is_gone_is_filled_anew(store):
     store.put("a", "b")
-    store.feed().step()
+    feed = store.feed()
+    feed.step()
     store.collection.drop()
-    store.feed().step()
-    assert store.there() == 2
+    store.put("c")
+    with pytest.raises(MadangError):
+        feed.step()
+    feed.step()
+    assert store.there() == 3
 
 
 def test_a_reader_waits_for_what_it_asked_for(store):

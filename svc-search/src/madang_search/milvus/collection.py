@@ -81,9 +81,10 @@ class MilvusCollection:
         self._client, self.name = client, name
         self._timeout, self._consistency = timeout, consistency
 
-    def create(self, dimension: int) -> bool:
-        """Create and load it if it is not there. Returns: whether it was not."""
+    def open(self, dimension: int) -> bool:
+        """Load it, creating it if it is not there. Returns: whether it was not."""
         if self._ask(self._client.has_collection):
+            self._ask(self._client.load_collection)
             return False
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(_ID, DataType.VARCHAR, max_length=4 * _TEXTS[_ID], is_primary=True)

@@ -43,8 +43,7 @@ class CollectionFeed:
         self._state = FeedRecord()
         self._state.CopyFrom(before)
         self._told = 0.0
-        if collection.create(encoder.dimension):
-            self._state.Clear()
+        self._open = False
 
     def step(self) -> bool:
         """Take up to some hundred changes. Returns: whether there are more.
@@ -52,6 +51,14 @@ class CollectionFeed:
         Raises:
             MadangError: STORE_UNAVAILABLE; the step can then be done again.
         """
+        if not self._open and self._collection.open(self._encoder.dimension):
+            self._state.Clear()
+        self._open = False  # a server that failed may have lost the collection, or not loaded it
+        more = self._step()
+        self._open = True
+        return more
+
+    def _step(self) -> bool:
         state = FeedRecord()
         state.CopyFrom(self._state)
         found = self._documents.changes(state.position, _AT_ONCE)
@@ -87,16 +94,15 @@ class CollectionFeed:
         self._collection.delete([key for key, payload in found.changed.items() if payload is None])
 
     def _tell(self, state: FeedRecord) -> None:
-        """Say what was done once every reader can see it; that nothing was, each second."""
+        """Say what was done once every reader can see it; that all is still there, each second."""
         before = self._state
         same = (state.position, state.epoch, state.swept) == (
             before.position,
             before.epoch,
             before.swept,
         )
-        if not same:
-            self._collection.settle()
         if not same or time.monotonic() - self._told > _TOLD_SECONDS:
+            self._collection.settle()
             self._progress.write({self._collection.name: state.SerializeToString()})
             self._told = time.monotonic()
         self._state = state
