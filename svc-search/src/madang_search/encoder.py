@@ -1,6 +1,7 @@
 """The sentence encoder as it serves: any registered version, in ONNX Runtime."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from madang_runtime.models.registry import ModelFiles
 from madang_search.tokens import TextTokens, padded
 
 Floats = NDArray[np.float32]
+Role = Literal["query", "document"]
 
 FULL, SMALL, TOKENIZER = "model.onnx", "model.int8.onnx", "tokenizer.json"
 _TOKENS_AT_ONCE = 2048
@@ -21,7 +23,8 @@ class Encoder:
     A version holds `model.onnx` and `tokenizer.json`, and may hold `model.int8.onnx`. The model
     reads `input_ids` and, where it wants them, `attention_mask` and `token_type_ids`: int64
     [n, tokens]. It gives vectors [n, d], or those of tokens [n, tokens, d], of which the
-    parameter `pooling` tells what to make: "mean" or "cls".
+    parameter `pooling` tells what to make: "mean" or "cls". An encoder that was trained with
+    prompts has the parameter `prompts`: what to put before a text, by its role.
 
     Attributes:
         parameters: of the version.
@@ -38,6 +41,7 @@ class Encoder:
         self.parameters = parameters
         self.dimension = int(parameters["dimension"])
         self._pooling = str(parameters.get("pooling", ""))
+        self._prompts = dict(parameters.get("prompts", {}))
         self._tokens = TextTokens(files.files[TOKENIZER], int(parameters["longest"]))
         model = files.files[SMALL if small and SMALL in files.files else FULL]
         self._backend = OnnxBackend(model, threads)
@@ -45,13 +49,14 @@ class Encoder:
         if found != (1, self.dimension):
             raise ValueError(f"the encoder gives {found}, the manifest says {self.dimension}")
 
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+    def tokens(self, texts: Sequence[str], role: Role = "query") -> list[list[int]]:
         """Token ids of each text."""
-        return self._tokens(texts)
+        prompt = self._prompts.get(role, "")
+        return self._tokens([prompt + text for text in texts] if prompt else texts)
 
-    def encode(self, texts: Sequence[str]) -> Floats:
+    def encode(self, texts: Sequence[str], role: Role = "query") -> Floats:
         """Vectors of n texts: [n, d]."""
-        return self.vectors(self.tokens(texts))
+        return self.vectors(self.tokens(texts, role))
 
     def vectors(self, tokens: Sequence[Sequence[int]]) -> Floats:
         """Vectors of n lists of token ids, some at a time, those about as long together."""

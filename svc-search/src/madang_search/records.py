@@ -66,5 +66,5 @@ def encoded(encoder: Encoder, documents: Sequence[pb.Document]) -> Floats:
     vectors = np.empty((len(documents), encoder.dimension), np.float32)
     for start in range(0, len(documents), _AT_ONCE):
         part = documents[start : start + _AT_ONCE]
-        vectors[start : start + len(part)] = encoder.encode([*map(text_of, part)])
+        vectors[start : start + len(part)] = encoder.encode([*map(text_of, part)], "document")
     return vectors

@@ -11,7 +11,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnxruntime.quantization import quantize_dynamic
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's name
 
 from madang_search.model import SentenceEncoder
@@ -162,8 +162,8 @@ def _loss(objective: Objective, rows: NDArray[np.int64], vectors: Sequence[Tenso
     return total
 
 
-def export(model: SentenceEncoder) -> bytes:
-    """The encoder as ONNX: `input_ids` and `attention_mask`, int64 [n, tokens], to
+def export(model: nn.Module) -> bytes:
+    """An encoder as ONNX: `input_ids` and `attention_mask`, int64 [n, tokens], to
     `sentence_embedding`, float32 [n, d]."""
     model.eval()
     example = torch.ones(2, 8, dtype=torch.int64)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from madang_pipelines.city.names import CATEGORIES
 from madang_pipelines.search.documents import shop_documents, upserts
@@ -14,7 +16,6 @@ from madang_pipelines.tables import Tables
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 from madang_search.backbone import load_backbone
 from madang_search.encoder import FULL, SMALL, TOKENIZER
-from madang_search.model import DIMENSION, SentenceEncoder
 from madang_search.records import text_of
 from madang_search.settings import ENCODER
 from madang_search.tokens import TextTokens, padded
@@ -66,7 +67,7 @@ def train_encoder(
 
         fine_tune(model, tokens, [learned], training.schedule, step)
     progress("search", 0.8)
-    unrelated = (queries, negatives) if len(queries) >= _FEWEST else _strangers()
+    unrelated = (queries, negatives) if len(queries) >= _FEWEST else strangers()
     version = register_encoder(model, tokenizer, registry, unrelated, data=tables.name)
     registry.set_alias(ENCODER, CHAMPION, version)
     progress("search", 1.0)
@@ -74,23 +75,28 @@ def train_encoder(
 
 
 def register_encoder(
-    model: SentenceEncoder,
+    model: nn.Module,
     tokenizer: bytes,
     registry: ModelRegistry,
     unrelated: tuple[Sequence[str], Sequence[str]],
-    **about: str,
+    *,
+    longest: int = LONGEST,
+    **about: Any,
 ) -> str:
     """Export an encoder, as it is and quantised, and register it.
 
     Args:
+        model: from token ids and their mask, int64 [n, tokens], to vectors of length 1 [n, d].
+        tokenizer: content of its `tokenizer.json`.
         unrelated: queries and texts, as many, of which no query means the text beside it: they
             tell from which cosine on a text is near.
+        longest: tokens that it reads of a text.
         about: further parameters.
 
     Returns:
         the version. No alias moves.
     """
-    tokens = TextTokens(tokenizer, LONGEST)
+    tokens = TextTokens(tokenizer, longest)
     first, second = (encode(model, tokens, texts[:_MOST_TEXTS]) for texts in unrelated)
     apart = (first * second).sum(1)
     whole = export(model)
@@ -98,8 +104,8 @@ def register_encoder(
         ENCODER,
         {FULL: whole, SMALL: quantised(whole), TOKENIZER: tokenizer},
         parameters={
-            "dimension": DIMENSION,
-            "longest": LONGEST,
+            "dimension": first.shape[1],
+            "longest": longest,
             "near": _threshold(apart, 0.99),
             "nearest": _threshold(apart, 0.9),
             "intent_threshold": _threshold(apart, 0.995),
@@ -108,17 +114,18 @@ def register_encoder(
     )
 
 
-def encode(model: SentenceEncoder, tokens: TextTokens, texts: Sequence[str]) -> Floats:
+def encode(model: nn.Module, tokens: TextTokens, texts: Sequence[str]) -> Floats:
     """Vectors of texts by the torch model: [n, d]."""
     model.eval()
     ids = tokens(texts)
     order = np.argsort([len(row) for row in ids], kind="stable")
-    vectors = np.empty((len(ids), DIMENSION), np.float32)
+    parts = []
     with torch.no_grad():
         for start in range(0, len(order), _AT_ONCE):
-            rows = order[start : start + _AT_ONCE]
-            matrix, mask = padded([ids[row] for row in rows.tolist()])
-            vectors[rows] = model(torch.from_numpy(matrix), torch.from_numpy(mask)).numpy()
+            rows = order[start : start + _AT_ONCE].tolist()
+            matrix, mask = padded([ids[row] for row in rows])
+            parts.append(model(torch.from_numpy(matrix), torch.from_numpy(mask)).numpy())
+    vectors: Floats = np.concatenate(parts)[np.argsort(order)]
     return vectors
 
 
@@ -145,7 +152,7 @@ def search_pairs(tables: Tables, most: int) -> tuple[list[str], list[str], list[
     return found["query"].to_list(), [*map(text_of, positives)], [*map(text_of, negatives)]
 
 
-def _strangers() -> tuple[list[str], list[str]]:
+def strangers() -> tuple[list[str], list[str]]:
     """Phrases about food beside phrases about other food."""
     phrases = [(at, p) for at, kind in enumerate(CATEGORIES) for p in (*kind.asked, *kind.menu)]
     pairs = [(a, b) for i, a in phrases for j, b in phrases if i != j]
