@@ -77,7 +77,7 @@ bench-loop: $(VENV)/.dev ## Measure how fast feedback is taken, applied and seen
 bench-bandit: $(VENV)/.dev ## Measure what the bandit costs against its arms.
 	@$(BIN)/python bench/bandit.py
 bench-search: $(VENV)/.dev ## Measure search: calls a second, and what batching gains.
-	@$(BIN)/python bench/search.py
+	@OMP_NUM_THREADS=1 $(BIN)/python bench/search.py
 bench-ads: $(VENV)/.dev ## Measure ads: drilled down, served, paced.
 	@$(BIN)/python bench/ads.py
 bench-cohort: $(VENV)/.dev ## Measure batch serving of 10 million users.

@@ -1,5 +1,5 @@
-"""`make bench-search`: svc-search with 50,000 documents on a core of its own, and what batching of
-the encoder gains."""
+"""`make bench-search`: svc-search with 50,000 documents on a core of its own, what batching of an
+encoder gains, and MiniLM served by others."""
 
 import random
 import threading
@@ -17,6 +17,7 @@ from load import Load, drive
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from search_peers import compared, minilm
 
 from madang.search.v1 import search_pb2 as pb
 from madang.search.v1 import search_pb2_grpc
@@ -64,6 +65,11 @@ def documents(n: int) -> list[pb.Document]:
 def queries() -> list[str]:
     """What people of the city type."""
     return [q for kind in CATEGORIES for q in (kind.korean, *kind.asked, *kind.menu)]
+
+
+def english() -> list[str]:
+    """Queries for an encoder that reads no Hangul."""
+    return [f"{name} {kind.english} near me" for _, name in NAMES for kind in CATEGORIES]
 
 
 def fill(search: Any, made: list[pb.Document]) -> tuple[float, float]:
@@ -114,19 +120,22 @@ def served(mesh: LocalMesh) -> list[tuple[str, int, Load]]:
         ]
 
 
-def batching(registry: ModelRegistry) -> Table:
+def batching(registry: ModelRegistry, other: ModelRegistry) -> Table:
     """In process, on one core: queries a second, one by one and 32 at once."""
-    files = registry.load(ENCODER, registry.resolve(ENCODER))
-    asked = random.Random(2).choices(queries(), k=512)
+    drawn = random.Random(2)
     table = Table("in process, one core", "one by one", "32 at once", "gain")
-    for precision in ("fp32", "int8"):
-        encoder = Encoder(files, small=precision == "int8", threads=1)
-        alone = rate(encoder.encode, [[text] for text in asked])
-        blocks = [asked[at : at + 32] for at in range(0, len(asked), 32)]
-        together = 32 * rate(encoder.encode, blocks)
-        table.add_row(
-            f"encode, {precision}", f"{alone:,.0f}", f"{together:,.0f}", f"{together / alone:.2f}"
-        )
+
+    def add(what: str, alone: float, together: float) -> None:
+        table.add_row(what, f"{alone:,.0f}", f"{together:,.0f}", f"{together / alone:.2f}")
+
+    for name, held, texts in (("MiniLM", other, english()), ("ours", registry, queries())):
+        asked = drawn.choices(texts, k=512)
+        files = held.load(ENCODER, held.resolve(ENCODER))
+        for precision in ("fp32", "int8"):
+            encoder = Encoder(files, small=precision == "int8", threads=1)
+            alone = rate(encoder.encode, [[text] for text in asked])
+            blocks = [asked[at : at + 32] for at in range(0, len(asked), 32)]
+            add(f"encode, {name}, {precision}", alone, 32 * rate(encoder.encode, blocks))
     rng = np.random.default_rng(0)
     for rows in (1_000, 50_000, 100_000):
         vectors = rng.normal(size=(rows, encoder.dimension)).astype(np.float32)
@@ -134,13 +143,7 @@ def batching(registry: ModelRegistry) -> Table:
         search = partial(
             NearestSearcher(encoder, Metrics()), matrix=vectors, allowed=allowed, k=100
         )
-        alone, together = rate(search, asked[:256]), threaded(search, asked)
-        table.add_row(
-            f"encode and search {rows:,}",
-            f"{alone:,.0f}",
-            f"{together:,.0f}",
-            f"{together / alone:.2f}",
-        )
+        add(f"encode and search {rows:,}", rate(search, asked[:256]), threaded(search, asked))
     return table
 
 
@@ -176,6 +179,7 @@ def main() -> None:
     if not registry.has_alias(ENCODER):
         console.print("training the encoder …")
         train_encoder(simulate(CitySize()).tables, registry)
+    other = minilm(HOME / "minilm")
     others = [name for name in SERVICES if name not in ("featurestore", "search")]
     with LocalMesh(HOME, "bench-search", without=others) as mesh:
         mesh.wait_ready("search")
@@ -205,7 +209,8 @@ def main() -> None:
         f"it was written; {memory:,.0f} MB."
     )
     console.print(table)
-    console.print(batching(registry))
+    console.print(batching(registry, other))
+    console.print(compared(HOME / "minilm", documents(5_000), english(), fill))
 
 
 if __name__ == "__main__":

@@ -37,10 +37,10 @@ def bare(port: int) -> grpc.Server:
     return _listen(server, port)
 
 
-def plain(port: int, answer: Callable[[], bytes]) -> grpc.Server:
+def plain(port: int, answer: Callable[[bytes], bytes]) -> grpc.Server:
     """The shortest service that answers bytes by some work: no deadline, limit, metric or trace."""
     server = grpc.server(ThreadPoolExecutor(THREADS))
-    handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: answer())
+    handler: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: answer(request))
     server.add_registered_method_handlers("plain", {"Answer": handler})
     return _listen(server, port)
 
@@ -51,21 +51,39 @@ def _listen(server: grpc.Server, port: int) -> grpc.Server:
     return server
 
 
-def mget(store: str, keys: str) -> Callable[[], bytes]:
+def mget(store: str, keys: str) -> Callable[[bytes], bytes]:
     """Reads rows by redis-py: the keys are the lines of a file."""
     client: Any = redis.Redis.from_url(f"redis://{store}")
     wanted = Path(keys).read_text().split()
-    return lambda: b"".join(client.mget(wanted))
+    return lambda _: b"".join(client.mget(wanted))
 
 
-def onnx(model: str, tensors: str) -> Callable[[], bytes]:
+def onnx(model: str, tensors: str) -> Callable[[bytes], bytes]:
     """Runs a session on tensors from a file, one call at a time."""
     session, lock = OnnxBackend(Path(model).read_bytes()), threading.Lock()
     inputs = dict(np.load(tensors))
 
-    def answer() -> bytes:
+    def answer(_: bytes) -> bytes:
         with lock:
             return session.run(inputs)["click"].tobytes()
+
+    return answer
+
+
+def sentences(folder: str, texts: str) -> Callable[[bytes], bytes]:
+    """The texts, lines of a file, nearest to a text: sentence-transformers and one product."""
+    import torch  # noqa: PLC0415 - slow, and only for this one
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    model = SentenceTransformer(folder, device="cpu")
+    matrix = model.encode(Path(texts).read_text().splitlines(), normalize_embeddings=True)
+
+    def answer(query: bytes) -> bytes:
+        vector = model.encode(query.decode(), normalize_embeddings=True)
+        scores = matrix @ vector
+        rows = np.argpartition(-scores, 10)[:10]
+        return rows[np.argsort(-scores[rows])].tobytes()
 
     return answer
 
@@ -90,5 +108,5 @@ if __name__ == "__main__":
     elif kind == "madang":
         kept = madang(int(port), rest[0], float(rest[1]))
     else:
-        kept = plain(int(port), {"mget": mget, "onnx": onnx}[kind](*rest))
+        kept = plain(int(port), {"mget": mget, "onnx": onnx, "sentences": sentences}[kind](*rest))
     threading.Event().wait()

@@ -114,7 +114,7 @@ def test_spans_are_those_of_the_file(driven):
 
 def test_metrics_are_those_of_the_file(driven):
     known = KNOWN["metrics"]
-    of_trouble = {"madang_model_load_failures", "madang_degradations", "madang_decisions_dropped"}
+    of_trouble = {"madang_model_load_failures", "madang_degradations", "madang_records_dropped"}
     of_trouble |= {name for name in known if "shadow" in name}
 
     def families():

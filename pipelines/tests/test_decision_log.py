@@ -16,7 +16,8 @@ from madang_ranker.bandit.layer import BanditLayer
 from madang_ranker.bandit.policy import BanditPolicy
 from madang_ranker.proposed import Proposed
 from madang_ranker.reasons import Reasons
-from madang_ranker.stores.parquet import ParquetArchive, decision_frame, feedback_frame
+from madang_ranker.stores.parquet import decision_frame, feedback_frame
+from madang_runtime.archive import ParquetArchive
 
 PAGES, N, PAGE = 12_000, 30, 10
 POLICY = BanditPolicy(reward="CLICK", every=4, depth=N, rankings=512, prior_failures=5)

@@ -10,7 +10,8 @@ from madang.feature.v1 import feature_store_pb2 as f
 from madang.ranker.v1 import ranker_pb2 as pb
 from madang_ranker.feedback import ACTIONS, ARCHIVE_GROUP, GROUP, FeedbackConsumer, FeedbackIntake
 from madang_ranker.feedback_archive import FeedbackArchiver
-from madang_ranker.stores.parquet import ParquetArchive, feedback_frame
+from madang_ranker.stores.parquet import feedback_frame
+from madang_runtime.archive import ParquetArchive
 from madang_runtime.changelog.memory import MemoryChangeLog
 from madang_runtime.errors import Code, MadangError, invalid, reason
 from madang_runtime.metrics import Metrics

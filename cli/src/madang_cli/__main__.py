@@ -18,6 +18,7 @@ from madang_cli.mesh.mesh import LocalMesh, MeshInfo, find, healthy
 from madang_cli.mesh.processes import ProcessFailedError
 from madang_cli.reflect import CallError, find_rpc
 from madang_cli.reflect import call as call_rpc
+from madang_cli.searches import print_searches
 from madang_cli.show import (
     Catalogue,
     print_arrivals,
@@ -33,6 +34,7 @@ from madang_cli.workspace import Workspace, load, open_source
 from madang_eta.stage_model import EtaModel
 from madang_pipelines.eta.replay import replay
 from madang_pipelines.publish import copy_champions, publish
+from madang_pipelines.search.query_log import report_searches
 from madang_pipelines.sources.checkins import MissingFilesError
 from madang_pipelines.sources.decision_log import load_explorations
 from madang_pipelines.sources.open_bandit import load_campaigns
@@ -341,6 +343,21 @@ def off_policy(
         print_explorations(load_explorations(logs, surface, reward), surface, console)
     if not data and not logs:
         raise typer.BadParameter("give --data or --logs")
+
+
+@app.command()
+def searches(
+    logs: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the logs searches and feedback; unset takes the mesh's."),
+    ] = None,
+    k: Annotated[int, typer.Option(min=1, help="Positions that count as seen.")] = 10,
+    slow_ms: Annotated[float, typer.Option(help="What is slow.")] = 100.0,
+    home: Home = _HOME,
+    name: Name = "default",
+) -> None:
+    """Report what became of searches: without an answer, slow, clicked."""
+    print_searches(report_searches(logs or home / "mesh" / name, k), slow_ms, console)
 
 
 def _refused(error: grpc.RpcError) -> NoReturn:

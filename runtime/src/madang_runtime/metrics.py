@@ -72,9 +72,9 @@ class Metrics:
             registry=self.registry,
         )
 
-        self.decisions_dropped = Counter(
-            "madang_decisions_dropped_total",
-            "Shown pages that could not be kept or logged.",
+        self.records_dropped = Counter(
+            "madang_records_dropped_total",
+            "Shown pages and searches that could not be kept or logged.",
             ["what"],
             registry=self.registry,
         )

@@ -27,8 +27,9 @@ from madang_ranker.feedback import (
 )
 from madang_ranker.feedback_archive import FeedbackArchiver
 from madang_ranker.settings import FeedbackSettings
-from madang_ranker.stores.parquet import ParquetArchive, feedback_frame
+from madang_ranker.stores.parquet import feedback_frame
 from madang_ranker.surfaces import load_surfaces
+from madang_runtime.archive import ParquetArchive
 from madang_runtime.changelog.base import ChangeLog
 from madang_runtime.changelog.follower import Follower
 from madang_runtime.changelog.table import LogTable

@@ -1,9 +1,5 @@
 """What was shown and why: kept for a while for Explain, and logged for training."""
 
-import logging
-import queue
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -14,11 +10,11 @@ from madang.ranker.v1 import ranker_pb2 as pb
 from madang.ranker.v1.decision_pb2 import Decision
 from madang_ranker.listing import Listing
 from madang_ranker.surfaces import DEFAULT, Surface
+from madang_runtime.background import BackgroundWriter
 from madang_runtime.metrics import Metrics
 
-log = logging.getLogger(__name__)
-
-_GATHER, _GATHER_SECONDS = 200, 0.05
+_KEEP, _KEEP_SECONDS = 200, 0.05
+_PART = 5000
 
 
 class DecisionStore(Protocol):
@@ -34,55 +30,53 @@ class DecisionStore(Protocol):
         """Close connections."""
 
 
-class DecisionArchive(Protocol):
-    """Logs pages for ever."""
-
-    def write(self, decisions: Sequence[Decision]) -> None:
-        """Write one part of the log, whole or not at all."""
-
-
 class DecisionLog:
-    """Takes pages off the request's path, from a thread.
-
-    A page waits at most `flush_seconds` in memory before it is archived: a crash loses as much.
-    When the store or the archive can't keep up, pages are dropped and counted, never waited for.
+    """Takes pages off the request's path.
 
     Args:
         store: keeps pages for Explain.
-        archive: logs them, or None.
+        archive: logs them, a part at a time, or None.
         metrics: counts what was dropped.
-        flush_seconds, flush_pages: a part of the archive is written after either.
+        flush_seconds: how long a page waits at most for its part of the archive.
         capacity: pages that may wait.
     """
 
     def __init__(
         self,
         store: DecisionStore,
-        archive: DecisionArchive | None,
+        archive: Callable[[Sequence[Decision]], None] | None,
         metrics: Metrics,
         *,
         flush_seconds: float = 10.0,
-        flush_pages: int = 5000,
         capacity: int = 20_000,
     ) -> None:
         self._store = store
-        self._archive = archive
-        self._metrics = metrics
-        self._flush_seconds = flush_seconds
-        self._flush_pages = flush_pages
-        self._capacity = capacity
-        self._queue: queue.SimpleQueue[Decision | None] = queue.SimpleQueue()
-        self._part: list[Decision] = []
-        self._flushed = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="decisions", daemon=True)
-        self._thread.start()
+        self._writers = [
+            BackgroundWriter(
+                "store",
+                store.keep,
+                metrics,
+                seconds=_KEEP_SECONDS,
+                most=_KEEP,
+                capacity=capacity,
+            )
+        ]
+        if archive:
+            self._writers.append(
+                BackgroundWriter(
+                    "archive",
+                    archive,
+                    metrics,
+                    seconds=flush_seconds,
+                    most=_PART,
+                    capacity=capacity,
+                )
+            )
 
     def note(self, decision: Decision) -> None:
         """Take a page; never blocks."""
-        if self._queue.qsize() >= self._capacity:
-            self._metrics.decisions_dropped.labels("queue").inc()
-            return
-        self._queue.put(decision)
+        for writer in self._writers:
+            writer.put(decision)
 
     def find(self, request_id: str) -> Decision | None:
         """A page that is kept. Raises: MadangError STORE_UNAVAILABLE."""
@@ -90,50 +84,9 @@ class DecisionLog:
 
     def close(self) -> None:
         """Write what waits."""
-        self._queue.put(None)
-        self._thread.join()
+        for writer in self._writers:
+            writer.close()
         self._store.close()
-
-    def _run(self) -> None:
-        more = True
-        while more:
-            taken, more = self._gather()
-            if self._archive:
-                self._part += taken
-                age = time.monotonic() - self._flushed
-                if len(self._part) >= self._flush_pages or age >= self._flush_seconds or not more:
-                    self._try("archive", self._part, self._archive.write)
-                    self._part, self._flushed = [], time.monotonic()
-            self._try("store", taken, self._store.keep)
-
-    def _gather(self) -> tuple[list[Decision], bool]:
-        """What has come, and whether more will."""
-        taken: list[Decision] = []
-        until = time.monotonic() + self._flush_seconds / 2
-        while len(taken) < _GATHER:
-            try:
-                decision = self._queue.get(timeout=max(until - time.monotonic(), 0.001))
-            except queue.Empty:
-                break
-            if decision is None:
-                return taken, False
-            taken.append(decision)
-            until = min(until, time.monotonic() + _GATHER_SECONDS)
-        return taken, True
-
-    def _try(
-        self,
-        what: str,
-        decisions: list[Decision],
-        act: Callable[[Sequence[Decision]], None],
-    ) -> None:
-        if not decisions:
-            return
-        try:
-            act(decisions)
-        except Exception as error:  # whatever a store or a file system raises
-            self._metrics.decisions_dropped.labels(what).inc(len(decisions))
-            log.warning("%d decisions are lost to the %s: %s", len(decisions), what, error)
 
 
 def decision_of(

@@ -18,8 +18,9 @@ from madang_ranker.scoring import DcnScorer
 from madang_ranker.servicer import RankerServicer
 from madang_ranker.settings import RankerSettings
 from madang_ranker.stores.decisions import RedisDecisionStore
-from madang_ranker.stores.parquet import ParquetArchive, decision_frame
+from madang_ranker.stores.parquet import decision_frame
 from madang_ranker.surfaces import load_surfaces
+from madang_runtime.archive import ParquetArchive
 from madang_runtime.changelog.follower import Follower
 from madang_runtime.changelog.table import LogTable
 from madang_runtime.clients import Remote, open_channel
@@ -60,7 +61,7 @@ def wire(host: ServiceHost, settings: RankerSettings) -> None:
         settings.explain_seconds,
     )
     url = settings.decisions_url
-    archive = ParquetArchive(url, decision_frame) if url else None
+    archive = ParquetArchive(url, decision_frame).write if url else None
     decisions = DecisionLog(
         kept, archive, host.metrics, flush_seconds=settings.decisions_flush_seconds
     )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -13,6 +14,8 @@ _SHORT = 5
 """Keys up to which one slip is borne; beyond, two."""
 _MOST_LOOKED_UP = 8
 """Words of a query that are looked for among all others, a millisecond or two each."""
+_REMEMBERED = 4096
+"""Words whose nearest are remembered: what people type, they type often."""
 
 
 def words_of(text: str) -> Iterable[str]:
@@ -31,11 +34,12 @@ class Dictionary:
         self._counts = counts
         self._words = [*counts]
         self._keys = [folded(keys(word)) for word in self._words]
+        self.nearest = lru_cache(_REMEMBERED)(self._nearest)
 
     def __contains__(self, word: str) -> bool:
         return word in self._counts
 
-    def nearest(self, word: str) -> str | None:
+    def _nearest(self, word: str) -> str | None:
         """The word that differs by the fewest slips (a key too many, too few, another or two that
         changed places; letters that sound alike are none), the most used one of those; None if none
         is near."""

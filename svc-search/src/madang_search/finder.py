@@ -1,5 +1,7 @@
 """Search, MatchIntents, Suggest and the RPCs that tell of them, free of transport."""
 
+import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +26,7 @@ from madang_search.highlight import Highlighter
 from madang_search.index import Followed, Found, Query, Ranked, rank
 from madang_search.intents import Catalogue, IntentKeeper
 from madang_search.lexicon import LexiconKeeper
+from madang_search.query_log import Searched
 
 _DEFAULT_PAGE, _DEEPEST = 20, 1000
 _DEFAULT_MATCHES, _DEFAULT_SUGGESTIONS, _DEFAULT_LISTED = 5, 10, 100
@@ -61,6 +64,7 @@ class SearchFinder:
         intents: the catalogue.
         intent_log: keeps the catalogue at the state of its log.
         clock: tells the local hour.
+        note: takes what was answered, for the log; must not block.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class SearchFinder:
         intents: IntentKeeper,
         intent_log: Follower,
         clock: Clock,
+        note: Callable[[Searched], object],
     ) -> None:
         self._bundle = bundle
         self._analyzer = analyzer
@@ -79,6 +84,7 @@ class SearchFinder:
         self._intents = intents
         self._intent_log = intent_log
         self._clock = clock
+        self._note = note
 
     def search(self, request: pb.SearchRequest, stages: Stages) -> pb.SearchResponse:
         """Answer Search.
@@ -87,11 +93,12 @@ class SearchFinder:
             MadangError: NOT_READY, NOT_FRESH_YET, FRESHNESS_TOKEN_INVALID, PAGE_TOKEN_INVALID,
                 FIELD_INVALID.
         """
+        started, asked_ms = time.perf_counter(), now_ms()
         bundle = self._bundle()
         text = normal(request.query)
         if not text:
             raise invalid("query", "has no text")
-        offset, time_ms = 0, given_ms(request, "request_time", now_ms())
+        offset, time_ms = 0, given_ms(request, "request_time", asked_ms)
         if request.page_token:
             offset, time_ms = page_values(request, request.page_token, 2)
         self._reach(bundle.documents.log, request.freshness_token, DOCUMENTS_TOKEN, stages)
@@ -102,7 +109,8 @@ class SearchFinder:
         more = end < min(len(answer.ranked.order), _DEEPEST)
         with stages.stage("highlight"):
             hits = self._hits(answer, offset, end)
-        return pb.SearchResponse(
+        response = pb.SearchResponse(
+            search_id=uuid.uuid4().hex,
             hits=hits,
             next_page_token=page_token(request, end, time_ms) if more else "",
             corrected_query=corrected,
@@ -112,6 +120,9 @@ class SearchFinder:
                 freshness_token=token(DOCUMENTS_TOKEN, bundle.documents.log.position),
             ),
         )
+        seconds = time.perf_counter() - started
+        self._note(Searched(request, response, asked_ms, offset + 1, seconds))
+        return response
 
     def match_intents(
         self, request: pb.MatchIntentsRequest, stages: Stages

@@ -90,6 +90,12 @@ class SearchSettings(EncoderSettings):
     grams_weight: float = Field(
         0.3, ge=0, description="Weight of BM25 over pairs of syllables of title and body."
     )
+    searches_url: str = Field(
+        "", description="fsspec URL of a folder to log searches to, as Parquet; empty logs nothing."
+    )
+    searches_flush_seconds: float = Field(
+        10.0, gt=0, description="How long a search waits at most for its part of that log."
+    )
     utc_offset_hours: float | None = Field(
         None,
         description="Local time of opening hours; unset takes the sun's at the place.",

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from madang.search.v1 import search_pb2_grpc
+from madang_runtime.archive import ParquetArchive
+from madang_runtime.background import BackgroundWriter
 from madang_runtime.changelog.follower import Apply, Follower
 from madang_runtime.models.context import Clock
 from madang_runtime.models.hot import HotModel
@@ -19,10 +21,12 @@ from madang_search.intents import IntentKeeper
 from madang_search.lexical import BODY, GRAMS, TITLE
 from madang_search.lexicon import LexiconKeeper
 from madang_search.nearest import NearestSearcher
+from madang_search.query_log import Searched, search_frame
 from madang_search.servicer import SearchServicer
 from madang_search.settings import SearchSettings
 from madang_search.vocabulary import Vocabulary
 
+_LOGGED_AT_ONCE = 5000
 OpenIndex = Callable[[NearestSearcher, Follower], DocumentIndex]
 
 
@@ -69,6 +73,7 @@ def wire(host: ServiceHost, settings: SearchSettings) -> None:
         intents,
         followed_intents,
         Clock(settings.utc_offset_hours),
+        _query_log(host, settings),
     )
     editor = SearchEditor(document_log, intent_log, analyzer, lambda: model.current().encoder)
     servicer = SearchServicer(finder, editor, host.stages)
@@ -97,6 +102,21 @@ def _exact(analyzer: Analyzer, weights: dict[str, float]) -> tuple[OpenIndex, Ap
         return ExactIndex(documents, nearest, log)
 
     return opened, documents.apply
+
+
+def _query_log(host: ServiceHost, settings: SearchSettings) -> Callable[[Searched], object]:
+    """Takes searches to their log, if there is one."""
+    if not settings.searches_url:
+        return lambda _: None
+    writer = BackgroundWriter(
+        "searches",
+        ParquetArchive(settings.searches_url, search_frame).write,
+        host.metrics,
+        seconds=settings.searches_flush_seconds,
+        most=_LOGGED_AT_ONCE,
+    )
+    host.closing.callback(writer.close)
+    return writer.put
 
 
 def _milvus(

@@ -254,6 +254,9 @@ class LocalMesh:
             given["decisions_url"] = f"file://{self._folder}/decisions"
             given["decisions_flush_seconds"] = "2"
             given["arrivals"] = str(ETA in self._services)
+        if service == SEARCH:
+            given["searches_url"] = f"file://{self._folder}/searches"
+            given["searches_flush_seconds"] = "2"
         if MILVUS in self._stores and service in (SEARCH, FEEDER):
             given["milvus_url"] = f"http://{self._addresses[MILVUS]}"
             given |= {"index": "milvus"} if service == SEARCH else {}

@@ -70,12 +70,12 @@ def load_explorations(
     Raises:
         ValueError: there are no logs, or nothing was explored on the surface.
     """
-    shown = _read(folder / "decisions", (*_COLUMNS, *_POOL)).filter(
+    shown = read_log(folder / "decisions", (*_COLUMNS, *_POOL)).filter(
         pl.col("surface") == surface,
         pl.col("explored"),
         (pl.col("position").min() == 1).over("request_id"),
     )
-    events = _read(folder / "feedback", ("event_id", "request_id", "item_id", "type")).unique(
+    events = read_log(folder / "feedback", ("event_id", "request_id", "item_id", "type")).unique(
         "event_id"
     )
     of_item = events.group_by("request_id", "item_id").agg(
@@ -112,7 +112,8 @@ def _best_first(
     return [ids[i] for i in order.tolist()], expected[order]
 
 
-def _read(folder: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+def read_log(folder: Path, columns: tuple[str, ...]) -> pl.DataFrame:
+    """Columns of a log, Parquet files by date. Raises: ValueError there is none."""
     if not any(folder.glob("**/*.parquet")):
         raise ValueError(f"no log in {folder}")
     # Versions add columns: parts of one log need not have the same.

@@ -1,4 +1,4 @@
-"""The logs of decisions and feedback as Parquet, a file a part.
+"""The rows of the logs of decisions and feedback.
 
 Decisions have one row an item shown: request_id, time (UTC, ms), user_id, surface, latitude,
 longitude, model, model_version, degraded (list), position (from 1), item_id, kind, score, click,
@@ -13,13 +13,9 @@ ms). A crash
 between writing a part and finishing its entries writes them again: take unique event_ids.
 """
 
-import secrets
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from typing import Generic, TypeVar
 
-import fsspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -27,31 +23,6 @@ from numpy.typing import NDArray
 from madang.ranker.v1.decision_pb2 import Decision
 from madang.ranker.v1.ranker_pb2 import FeedbackEvent, FeedbackType
 from madang_ranker.surfaces import DEFAULT
-
-Row = TypeVar("Row")
-
-
-class ParquetArchive(Generic[Row]):
-    """A folder of any fsspec URL, by date.
-
-    Args:
-        url: the folder.
-        frame: makes the rows of a part.
-    """
-
-    def __init__(self, url: str, frame: Callable[[Sequence[Row]], pl.DataFrame]) -> None:
-        self._fs, self._root = fsspec.core.url_to_fs(url)
-        self._frame = frame
-
-    def write(self, rows: Sequence[Row]) -> None:
-        """Write one part, whole or not at all. Raises: what the file system does."""
-        now = datetime.now(UTC)
-        folder = f"{self._root}/date={now:%Y-%m-%d}"
-        path = f"{folder}/{now:%H%M%S.%f}-{secrets.token_hex(4)}.parquet"
-        self._fs.makedirs(folder, exist_ok=True)
-        with self._fs.open(f"{path}.part", "wb") as file:
-            self._frame(rows).write_parquet(file)
-        self._fs.mv(f"{path}.part", path)
 
 
 def feedback_frame(events: Sequence[FeedbackEvent]) -> pl.DataFrame:

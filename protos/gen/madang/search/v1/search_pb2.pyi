@@ -181,6 +181,7 @@ class SearchRequest(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     EXACT_QUERY_FIELD_NUMBER: _builtins.int
     FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     """query as it was typed."""
     open_only: _builtins.bool
@@ -195,6 +196,8 @@ class SearchRequest(_message.Message):
     """exact_query keeps the query as it is: no correction is tried."""
     freshness_token: _builtins.str
     """freshness_token asks for documents of at least this state."""
+    user_id: _builtins.str
+    """user_id is who searches; empty when nobody is known. It is logged with the search."""
     @_builtins.property
     def place(self) -> _place_pb2.Place:
         """place keeps only what is delivered there, if set."""
@@ -220,10 +223,11 @@ class SearchRequest(_message.Message):
         method: Global___SearchMethod.ValueType = ...,
         exact_query: _builtins.bool = ...,
         freshness_token: _builtins.str = ...,
+        user_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "request_time", b"request_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "exact_query", b"exact_query", "freshness_token", b"freshness_token", "method", b"method", "open_only", b"open_only", "page_size", b"page_size", "page_token", b"page_token", "place", b"place", "query", b"query", "request_time", b"request_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "exact_query", b"exact_query", "freshness_token", b"freshness_token", "method", b"method", "open_only", b"open_only", "page_size", b"page_size", "page_token", b"page_token", "place", b"place", "query", b"query", "request_time", b"request_time", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -346,12 +350,17 @@ class SearchResponse(_message.Message):
     CORRECTED_QUERY_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
     SERVING_INFO_FIELD_NUMBER: _builtins.int
+    SEARCH_ID_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """next_page_token leads on; empty when there is no more."""
     corrected_query: _builtins.str
     """corrected_query is what may have been meant; empty when the query looks right."""
     fallback: Global___Fallback.ValueType
     """fallback is what was done because nothing matched."""
+    search_id: _builtins.str
+    """search_id names this page of answers. Give it back as FeedbackEvent.request_id, with the surface
+    "search", when a document of it is clicked or ordered: reports tell by it what became of a search.
+    """
     @_builtins.property
     def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchHit]:
         """hits, best first."""
@@ -368,10 +377,11 @@ class SearchResponse(_message.Message):
         corrected_query: _builtins.str = ...,
         fallback: Global___Fallback.ValueType = ...,
         serving_info: _serving_info_pb2.ServingInfo | None = ...,
+        search_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["serving_info", b"serving_info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected_query", b"corrected_query", "fallback", b"fallback", "hits", b"hits", "next_page_token", b"next_page_token", "serving_info", b"serving_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrected_query", b"corrected_query", "fallback", b"fallback", "hits", b"hits", "next_page_token", b"next_page_token", "search_id", b"search_id", "serving_info", b"serving_info"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
