@@ -210,7 +210,7 @@ def main() -> None:
     )
     console.print(table)
     console.print(batching(registry, other))
-    console.print(compared(HOME / "minilm", documents(5_000), english(), fill))
+    console.print(compared(HOME / "minilm", documents(2_000), english(), fill))
 
 
 if __name__ == "__main__":

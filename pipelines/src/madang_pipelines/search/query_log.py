@@ -30,9 +30,14 @@ class SearchReport:
     queries: pl.DataFrame
 
 
-def report_searches(folder: Path, k: int = 10) -> SearchReport:
-    """Read the logs below a folder: `searches` and `feedback`, Parquet files by date. Feedback
+def report_searches(folder: Path, feedback: Path | None = None, k: int = 10) -> SearchReport:
+    """Read the logs `searches` and `feedback`, Parquet files by date, below a folder. Feedback
     belongs to a search by its request_id.
+
+    Args:
+        folder: of the logs.
+        feedback: that log, where it is elsewhere.
+        k: positions that count for click-through.
 
     Raises:
         ValueError: there is no log of searches.
@@ -42,7 +47,7 @@ def report_searches(folder: Path, k: int = 10) -> SearchReport:
         .filter(pl.col("first_position") == 1)
         .with_columns(pl.col("query").str.strip_chars().str.to_lowercase())
     )
-    told = _acted_on(searches, _feedback(folder / "feedback"))
+    told = _acted_on(searches, _feedback(feedback or folder / "feedback"))
     first = told.group_by("search_id").agg(
         clicked=(pl.col("type") == "CLICK").and_(pl.col("position") <= k).any(),
         ordered=(pl.col("type") == "CONVERSION").and_(pl.col("position") <= k).any(),
