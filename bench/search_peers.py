@@ -7,7 +7,7 @@ import contextlib
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +49,18 @@ def compared(home: Path, documents: list[pb.Document], queries: list[str], fill:
     texts = home / "texts"
     texts.write_text("\n".join(f"{d.title} {d.body}".replace("\n", " ") for d in documents))
     with contextlib.ExitStack() as stack:
-        sides = {
+        sides: dict[str, tuple[Call, Sequence[int]]] = {
             "sentence-transformers, fp32": (
                 stack.enter_context(_endpoint(home, folder, texts, queries)),
                 (1, 32),
             ),
         }
-        for name, settings, milvus, callers in (
+        ours: Sequence[tuple[str, dict[str, str], bool, Sequence[int]]] = (
             ("svc-search, exact, fp32", {"PRECISION": "fp32"}, False, (1, 32)),
             ("svc-search, exact, int8", {}, False, (1, 32)),
             ("svc-search, Milvus Lite, int8", {"MILVUS_TIMEOUT_SECONDS": "30"}, True, (1,)),
-        ):
+        )
+        for name, settings, milvus, callers in ours:
             made = stack.enter_context(_searching(home, name, settings, milvus))
             channel = stack.enter_context(grpc.insecure_channel(made.info.services["search"]))
             search = search_pb2_grpc.SearchServiceStub(channel)

@@ -16,12 +16,14 @@ from madang_pipelines.eta.arrivals import Arrivals, train_arrivals
 from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
 from madang_pipelines.publish import DOCUMENTS, save_features, save_views, saved_segments
 from madang_pipelines.search.documents import save_documents, shop_documents
+from madang_pipelines.search.keywords.training import train_keywords
 from madang_pipelines.search.training import train_encoder
 from madang_pipelines.sources.checkins import FILES, MissingFilesError, load_checkins
 from madang_pipelines.tables import Tables
 from madang_pipelines.targeting.training import train_targeting
 from madang_pipelines.training import Progress, Recipe, train_all
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
+from madang_search.keywords.recommending import VIEW as KEYWORD_VIEW
 from madang_targeting.model import NAME as TARGETING
 
 
@@ -90,6 +92,9 @@ class Workspace:
             self.registry.remove_alias(TARGETING, CHAMPION)
         save_documents(shop_documents(data.tables), self.features / DOCUMENTS)
         train_encoder(data.tables, self.registry, recipe.encoder, progress)
+        (self.features / f"{KEYWORD_VIEW}.parquet").unlink(missing_ok=True)
+        keywords = train_keywords(data.tables, self.registry, recipe.keywords, progress)
+        save_views(keywords, self.features)
         data.tables.save(self.home / "data")
         (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
 

@@ -48,6 +48,7 @@ from madang_ranker.train import DcnExamples, DcnTraining, export
 from madang_ranker.train import train as train_dcn
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
+from madang_search.keywords.sequence import SequenceTraining
 from madang_targeting.trees import TreeTraining
 
 TOWER, RANKER = "two-tower", "ranker"
@@ -73,6 +74,7 @@ class Recipe:
     arrivals: Callable[[EtaPlan], EtaPlan] = lambda plan: plan
     targeting: TreeTraining = TARGETING
     encoder: EncoderTraining = field(default_factory=EncoderTraining)
+    keywords: SequenceTraining = field(default_factory=SequenceTraining)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 from madang_candidate.model import ItemTower, TowerConfig, UserTower
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.manifest import FeatureRef
+from madang_runtime.models.onnx_export import Example, export_onnx
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -187,17 +188,5 @@ def export_items(network: torch.nn.Module, items: InputRows) -> bytes:
 
 
 def _export(network: torch.nn.Module, inputs: dict[str, NDArray[np.generic]]) -> bytes:
-    arguments = tuple(torch.from_numpy(rows[:2]) for rows in inputs.values())
-    n = torch.export.Dim("n")
-    program = torch.onnx.export(
-        network,
-        arguments,
-        input_names=list(inputs),
-        output_names=["vector"],
-        dynamic_shapes=tuple({0: n} for _ in arguments),
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    content: bytes = program.model_proto.SerializeToString()
-    return content
+    examples = {name: Example(rows[:2]) for name, rows in inputs.items()}
+    return export_onnx(network, examples, ["vector"])

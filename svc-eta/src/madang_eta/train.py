@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from madang_eta.model import StageNet, crps
+from madang_runtime.models.onnx_export import Example, export_onnx
 
 Floats = NDArray[np.floating]
 _STEPS, _SMALLEST = 40, 32
@@ -86,16 +87,5 @@ def train_stage(
 
 def export(net: StageNet) -> bytes:
     """The network as ONNX: `inputs` [n, columns] → `probabilities` [n, minutes + tail]."""
-    example = torch.zeros(2, len(net.mean))
-    program = torch.onnx.export(
-        net.eval(),
-        (example,),
-        input_names=["inputs"],
-        output_names=["probabilities"],
-        dynamic_shapes=({0: torch.export.Dim("rows")},),
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    content: bytes = program.model_proto.SerializeToString()
-    return content
+    example = Example(np.zeros((2, len(net.mean)), np.float32))
+    return export_onnx(net, {"inputs": example}, ["probabilities"])

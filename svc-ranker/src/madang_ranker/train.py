@@ -11,6 +11,7 @@ from torch import Tensor
 from madang_ranker.model import Dcn, DcnConfig, Probabilities
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.manifest import FeatureRef
+from madang_runtime.models.onnx_export import Example, export_onnx
 
 Ints = NDArray[np.int64]
 
@@ -130,33 +131,13 @@ def predict(model: Dcn, examples: DcnExamples) -> NDArray[np.float32]:
 def export(model: Dcn, examples: DcnExamples) -> bytes:
     """The DCN as ONNX; inputs are named as in `Dcn.forward`, outputs `click`, `order`, `hide`."""
     users, context, items = examples.users, examples.context, examples.items
-    arrays = (
-        users.ints[:2],
-        users.floats[:2],
-        context.ints[:2],
-        context.floats[:2],
-        items.ints[:3],
-        items.floats[:3],
-        np.array([0, 1, 1]),
-    )
-    requests, rows = torch.export.Dim("requests"), torch.export.Dim("rows")
-    program = torch.onnx.export(
-        Probabilities(model).eval(),
-        tuple(map(torch.from_numpy, arrays)),
-        input_names=[
-            "user_ints",
-            "user_floats",
-            "context_ints",
-            "context_floats",
-            "item_ints",
-            "item_floats",
-            "segment",
-        ],
-        output_names=["click", "order", "hide"],
-        dynamic_shapes=(tuple([{0: requests}] * 4 + [{0: rows}] * 3),),
-        dynamo=True,
-        verbose=False,
-    )
-    assert program is not None
-    content: bytes = program.model_proto.SerializeToString()
-    return content
+    inputs = {
+        "user_ints": Example(users.ints[:2], ["requests"]),
+        "user_floats": Example(users.floats[:2], ["requests"]),
+        "context_ints": Example(context.ints[:2], ["requests"]),
+        "context_floats": Example(context.floats[:2], ["requests"]),
+        "item_ints": Example(items.ints[:3], ["rows"]),
+        "item_floats": Example(items.floats[:3], ["rows"]),
+        "segment": Example(np.array([0, 1, 1]), ["rows"]),
+    }
+    return export_onnx(Probabilities(model), inputs, ["click", "order", "hide"])

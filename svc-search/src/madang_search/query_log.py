@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from madang.feature.v1 import feature_store_pb2
 from madang.search.v1 import search_pb2 as pb
 
 _METHODS = {n: name.removeprefix("SEARCH_METHOD_") for name, n in pb.SearchMethod.items()}
@@ -33,6 +34,19 @@ class Searched:
     time_ms: int
     first_position: int
     seconds: float
+
+    def action(self) -> feature_store_pb2.Action | None:
+        """As what a known user did; None for nobody's, and for a page that is not the first."""
+        if not self.request.user_id or self.first_position > 1:
+            return None
+        action = feature_store_pb2.Action(
+            event_id=self.answer.search_id,
+            user_id=self.request.user_id,
+            type=feature_store_pb2.ACTION_TYPE_SEARCH,
+            query=self.request.query,
+        )
+        action.event_time.FromMilliseconds(self.time_ms)
+        return action
 
 
 def search_frame(searched: Sequence[Searched]) -> pl.DataFrame:

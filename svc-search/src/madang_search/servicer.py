@@ -9,16 +9,22 @@ from madang.search.v1 import search_pb2_grpc
 from madang_runtime.stages import Stages
 from madang_search.editing import SearchEditor
 from madang_search.finder import SearchFinder
+from madang_search.keywords.recommending import KeywordRecommender
 
 
 class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     """Implements SearchService."""
 
     def __init__(
-        self, finder: SearchFinder, editor: SearchEditor, stages: Callable[[], Stages]
+        self,
+        finder: SearchFinder,
+        editor: SearchEditor,
+        keywords: KeywordRecommender,
+        stages: Callable[[], Stages],
     ) -> None:
         self._finder = finder
         self._editor = editor
+        self._keywords = keywords
         self._stages = stages
 
     def Search(self, request: pb.SearchRequest, context: grpc.ServicerContext) -> pb.SearchResponse:
@@ -66,3 +72,9 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     ) -> pb.SuggestResponse:
         """See the proto."""
         return self._finder.suggest(request, self._stages())
+
+    def RecommendKeywords(
+        self, request: pb.RecommendKeywordsRequest, context: grpc.ServicerContext
+    ) -> pb.RecommendKeywordsResponse:
+        """See the proto."""
+        return self._keywords.recommend(request, self._stages())

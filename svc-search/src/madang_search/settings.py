@@ -7,7 +7,7 @@ from pydantic_settings import SettingsConfigDict
 
 from madang_runtime.changelog.settings import LogSettings
 
-ENCODER = "search-encoder"
+ENCODER, KEYWORDS = "search-encoder", "search-keywords"
 
 
 class EncoderSettings(LogSettings):
@@ -89,6 +89,12 @@ class SearchSettings(EncoderSettings):
     body_weight: float = Field(1.0, ge=0, description="Weight of BM25 over the body.")
     grams_weight: float = Field(
         0.3, ge=0, description="Weight of BM25 over pairs of syllables of title and body."
+    )
+    keywords_model: str = Field(
+        KEYWORDS, description="Name of the keywords in the registry; there may be none."
+    )
+    feature_timeout_seconds: float = Field(
+        0.15, gt=0, description="Longest wait for the feature store."
     )
     searches_url: str = Field(
         "", description="fsspec URL of a folder to log searches to, as Parquet; empty logs nothing."

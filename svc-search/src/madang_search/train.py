@@ -1,7 +1,6 @@
 """Fine-tunes the sentence encoder, and exports it."""
 
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from onnxruntime.quantization import quantize_dynamic
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's name
 
+from madang_runtime.models.onnx_export import Example, export_onnx
 from madang_search.model import SentenceEncoder
 from madang_search.tokens import TextTokens, padded
 
@@ -165,24 +165,9 @@ def _loss(objective: Objective, rows: NDArray[np.int64], vectors: Sequence[Tenso
 def export(model: nn.Module) -> bytes:
     """An encoder as ONNX: `input_ids` and `attention_mask`, int64 [n, tokens], to
     `sentence_embedding`, float32 [n, d]."""
-    model.eval()
-    example = torch.ones(2, 8, dtype=torch.int64)
-    n, length = torch.export.Dim("n"), torch.export.Dim("length")
-    shape = {0: n, 1: length}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            model,
-            (example, example.clone()),  # one tensor would become one input
-            input_names=["input_ids", "attention_mask"],
-            output_names=["sentence_embedding"],
-            dynamic_shapes=(shape, shape),
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    content: bytes = program.model_proto.SerializeToString()
-    return content
+    example = Example(np.ones((2, 8), np.int64), ("n", "length"))
+    inputs = {"input_ids": example, "attention_mask": example}
+    return export_onnx(model, inputs, ["sentence_embedding"])
 
 
 def quantised(model: bytes) -> bytes:

@@ -111,6 +111,34 @@ SUGGESTION_KIND_TYPO: SuggestionKind.ValueType  # 4
 """SUGGESTION_KIND_TYPO begins with it but for a slip of the finger."""
 Global___SuggestionKind: _TypeAlias = SuggestionKind  # noqa: Y015
 
+class _KeywordList:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _KeywordListEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeywordList.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    KEYWORD_LIST_UNSPECIFIED: _KeywordList.ValueType  # 0
+    """KEYWORD_LIST_UNSPECIFIED is never returned."""
+    KEYWORD_LIST_POPULAR: _KeywordList.ValueType  # 1
+    """KEYWORD_LIST_POPULAR is what most search for."""
+    KEYWORD_LIST_BATCH: _KeywordList.ValueType  # 2
+    """KEYWORD_LIST_BATCH was made for the user at the last training."""
+    KEYWORD_LIST_REAL_TIME: _KeywordList.ValueType  # 3
+    """KEYWORD_LIST_REAL_TIME follows from what the user did within the hour."""
+
+class KeywordList(_KeywordList, metaclass=_KeywordListEnumTypeWrapper):
+    """KeywordList is where keywords are from."""
+
+KEYWORD_LIST_UNSPECIFIED: KeywordList.ValueType  # 0
+"""KEYWORD_LIST_UNSPECIFIED is never returned."""
+KEYWORD_LIST_POPULAR: KeywordList.ValueType  # 1
+"""KEYWORD_LIST_POPULAR is what most search for."""
+KEYWORD_LIST_BATCH: KeywordList.ValueType  # 2
+"""KEYWORD_LIST_BATCH was made for the user at the last training."""
+KEYWORD_LIST_REAL_TIME: KeywordList.ValueType  # 3
+"""KEYWORD_LIST_REAL_TIME follows from what the user did within the hour."""
+Global___KeywordList: _TypeAlias = KeywordList  # noqa: Y015
+
 @_typing.final
 class Document(_message.Message):
     """Document is something to be found."""
@@ -197,7 +225,10 @@ class SearchRequest(_message.Message):
     freshness_token: _builtins.str
     """freshness_token asks for documents of at least this state."""
     user_id: _builtins.str
-    """user_id is who searches; empty when nobody is known. It is logged with the search."""
+    """user_id is who searches; empty when nobody is known. The search is logged with it and counts as
+    an action of the user, by which RecommendKeywords goes: set it for what is meant as a search, not
+    for each letter typed.
+    """
     @_builtins.property
     def place(self) -> _place_pb2.Place:
         """place keeps only what is delivered there, if set."""
@@ -944,3 +975,99 @@ class SuggestResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SuggestResponse: _TypeAlias = SuggestResponse  # noqa: Y015
+
+@_typing.final
+class RecommendKeywordsRequest(_message.Message):
+    """RecommendKeywordsRequest is a user before they type."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """user_id of the user; empty when nobody is known."""
+    limit: _builtins.int
+    """limit is the most keywords; default 10, at most 50."""
+    freshness_token: _builtins.str
+    """freshness_token asks the feature store for actions of at least this state."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        freshness_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["freshness_token", b"freshness_token", "limit", b"limit", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendKeywordsRequest: _TypeAlias = RecommendKeywordsRequest  # noqa: Y015
+
+@_typing.final
+class Keyword(_message.Message):
+    """Keyword is something to search for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """text to search for."""
+    score: _builtins.float
+    """score is the probability that it is searched for next (REAL_TIME), or its share of all searches
+    (POPULAR); 0 where it is only known that the one before it is likelier.
+    """
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["score", b"score", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Keyword: _TypeAlias = Keyword  # noqa: Y015
+
+@_typing.final
+class RecommendKeywordsResponse(_message.Message):
+    """RecommendKeywordsResponse holds keywords."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYWORDS_FIELD_NUMBER: _builtins.int
+    LIST_FIELD_NUMBER: _builtins.int
+    ACTIONS_FIELD_NUMBER: _builtins.int
+    SERVING_INFO_FIELD_NUMBER: _builtins.int
+    list: Global___KeywordList.ValueType
+    """list that they are from."""
+    actions: _builtins.int
+    """actions of the user within the hour that were taken into account."""
+    @_builtins.property
+    def keywords(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keyword]:
+        """keywords, best first."""
+
+    @_builtins.property
+    def serving_info(self) -> _serving_info_pb2.ServingInfo:
+        """serving_info carries the version of the keywords, stage timings and degradations."""
+
+    def __init__(
+        self,
+        *,
+        keywords: _abc.Iterable[Global___Keyword] | None = ...,
+        list: Global___KeywordList.ValueType = ...,
+        actions: _builtins.int = ...,
+        serving_info: _serving_info_pb2.ServingInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["serving_info", b"serving_info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "keywords", b"keywords", "list", b"list", "serving_info", b"serving_info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendKeywordsResponse: _TypeAlias = RecommendKeywordsResponse  # noqa: Y015

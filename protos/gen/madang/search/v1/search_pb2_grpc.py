@@ -76,6 +76,11 @@ class SearchServiceStub:
                 request_serializer=madang_dot_search_dot_v1_dot_search__pb2.SuggestRequest.SerializeToString,
                 response_deserializer=madang_dot_search_dot_v1_dot_search__pb2.SuggestResponse.FromString,
                 _registered_method=True)
+        self.RecommendKeywords = channel.unary_unary(
+                '/madang.search.v1.SearchService/RecommendKeywords',
+                request_serializer=madang_dot_search_dot_v1_dot_search__pb2.RecommendKeywordsRequest.SerializeToString,
+                response_deserializer=madang_dot_search_dot_v1_dot_search__pb2.RecommendKeywordsResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer:
@@ -153,6 +158,17 @@ class SearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecommendKeywords(self, request, context):
+        """RecommendKeywords returns what a user may want to search for, before they type: a list made
+        beforehand from what they searched for and ordered, and from their first click, order or search
+        within the hour on, one that follows from what they just did. Who is not known gets what most
+        search for. Without the feature store, or keywords that were trained, it says so in
+        ServingInfo.degraded. Errors: FIELD_INVALID, NOT_READY, FRESHNESS_TOKEN_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -195,6 +211,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.Suggest,
                     request_deserializer=madang_dot_search_dot_v1_dot_search__pb2.SuggestRequest.FromString,
                     response_serializer=madang_dot_search_dot_v1_dot_search__pb2.SuggestResponse.SerializeToString,
+            ),
+            'RecommendKeywords': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecommendKeywords,
+                    request_deserializer=madang_dot_search_dot_v1_dot_search__pb2.RecommendKeywordsRequest.FromString,
+                    response_serializer=madang_dot_search_dot_v1_dot_search__pb2.RecommendKeywordsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -415,6 +436,33 @@ class SearchService:
             '/madang.search.v1.SearchService/Suggest',
             madang_dot_search_dot_v1_dot_search__pb2.SuggestRequest.SerializeToString,
             madang_dot_search_dot_v1_dot_search__pb2.SuggestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecommendKeywords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madang.search.v1.SearchService/RecommendKeywords',
+            madang_dot_search_dot_v1_dot_search__pb2.RecommendKeywordsRequest.SerializeToString,
+            madang_dot_search_dot_v1_dot_search__pb2.RecommendKeywordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -72,6 +72,13 @@ class SearchServiceStub:
     finger and the wrong keyboard (Korean typed as English and the other way round). Errors:
     FIELD_INVALID, NOT_READY.
     """
+    RecommendKeywords: _grpc.UnaryUnaryMultiCallable[_search_pb2.RecommendKeywordsRequest, _search_pb2.RecommendKeywordsResponse]
+    """RecommendKeywords returns what a user may want to search for, before they type: a list made
+    beforehand from what they searched for and ordered, and from their first click, order or search
+    within the hour on, one that follows from what they just did. Who is not known gets what most
+    search for. Without the feature store, or keywords that were trained, it says so in
+    ServingInfo.degraded. Errors: FIELD_INVALID, NOT_READY, FRESHNESS_TOKEN_INVALID.
+    """
 
 @_typing.type_check_only
 class SearchServiceAsyncStub(SearchServiceStub):
@@ -116,6 +123,13 @@ class SearchServiceAsyncStub(SearchServiceStub):
     """Suggest completes what is typed so far, letter by letter down to the jamo. It bears a slip of the
     finger and the wrong keyboard (Korean typed as English and the other way round). Errors:
     FIELD_INVALID, NOT_READY.
+    """
+    RecommendKeywords: _aio.UnaryUnaryMultiCallable[_search_pb2.RecommendKeywordsRequest, _search_pb2.RecommendKeywordsResponse]  # type: ignore[assignment]
+    """RecommendKeywords returns what a user may want to search for, before they type: a list made
+    beforehand from what they searched for and ordered, and from their first click, order or search
+    within the hour on, one that follows from what they just did. Who is not known gets what most
+    search for. Without the feature store, or keywords that were trained, it says so in
+    ServingInfo.degraded. Errors: FIELD_INVALID, NOT_READY, FRESHNESS_TOKEN_INVALID.
     """
 
 class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -206,6 +220,19 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
         """Suggest completes what is typed so far, letter by letter down to the jamo. It bears a slip of the
         finger and the wrong keyboard (Korean typed as English and the other way round). Errors:
         FIELD_INVALID, NOT_READY.
+        """
+
+    @_abc_1.abstractmethod
+    def RecommendKeywords(
+        self,
+        request: _search_pb2.RecommendKeywordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_pb2.RecommendKeywordsResponse, _abc.Awaitable[_search_pb2.RecommendKeywordsResponse]]:
+        """RecommendKeywords returns what a user may want to search for, before they type: a list made
+        beforehand from what they searched for and ordered, and from their first click, order or search
+        within the hour on, one that follows from what they just did. Who is not known gets what most
+        search for. Without the feature store, or keywords that were trained, it says so in
+        ServingInfo.degraded. Errors: FIELD_INVALID, NOT_READY, FRESHNESS_TOKEN_INVALID.
         """
 
 def add_SearchServiceServicer_to_server(servicer: SearchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

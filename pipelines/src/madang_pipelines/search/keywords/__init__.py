@@ -1,0 +1,1 @@
+"""From searches and what people did around them to the keywords that svc-search recommends."""

@@ -1,0 +1,1 @@
+"""Which keywords to show to whom."""
