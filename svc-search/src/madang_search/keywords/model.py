@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from madang.common.v1 import serving_info_pb2
 from madang_runtime.models.onnx_backend import OnnxBackend
 from madang_runtime.models.registry import ModelFiles
+from madang_search.analysis import normal
 
 Floats = NDArray[np.float32]
 MODEL, VOCABULARY = "model.onnx", "vocabulary.json"
@@ -21,6 +22,11 @@ class Step(NamedTuple):
 
     kind: int
     node: int
+
+
+def keyword_text(query: str) -> str:
+    """A query as a keyword."""
+    return " ".join(normal(query).split())
 
 
 def keyword_code(text: str) -> int:

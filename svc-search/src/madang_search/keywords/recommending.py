@@ -11,10 +11,9 @@ from madang_runtime.columns import from_tensor
 from madang_runtime.dependency import Dependency
 from madang_runtime.errors import DEGRADABLE, Code, MadangError
 from madang_runtime.stages import Stages
-from madang_search.analysis import normal
 from madang_search.bundle import SearchBundle
 from madang_search.encoder import Encoder
-from madang_search.keywords.model import Floats, KeywordModel, Step
+from madang_search.keywords.model import Floats, KeywordModel, Step, keyword_text
 from madang_search.suggesting import PhraseBook
 
 VIEW, FEATURE = "user_keywords", "keywords"
@@ -80,7 +79,7 @@ class KeywordRecommender:
                 scores = model.probabilities(steps)
             # What was just searched for need not be recommended.
             order = np.argsort(-scores, kind="stable").tolist()
-            done = {normal(action.query) for action in actions if action.query}
+            done = {keyword_text(action.query) for action in actions if action.query}
             rows = [row for row in order if model.keywords[row] not in done]
             kind = pb.KEYWORD_LIST_REAL_TIME
         elif rows := model.rows(codes):
@@ -131,7 +130,7 @@ class KeywordRecommender:
         if action.type != feature_store_pb2.ACTION_TYPE_SEARCH:
             node = model.item_node(action.item_id)
             return None if node is None else Step(action.type, node)
-        text = normal(action.query)
+        text = keyword_text(action.query)
         row = model.row(text)
         if row is None and text:
             vectors = keyword_vectors(bundle.encoder, model)

@@ -36,10 +36,12 @@ class Sequences:
 
 @dataclass(frozen=True)
 class SequenceTraining:
-    """How to train."""
+    """How to train. Batches are smaller where there is little to learn from."""
 
     epochs: int = 8
     batch: int = 256
+    smallest_batch: int = 16
+    steps_an_epoch: int = 50
     learning_rate: float = 3e-3
     forget: float = 0.2
     seed: int = 0
@@ -123,7 +125,9 @@ def train_sequence(
     torch.manual_seed(training.seed)
     random = np.random.default_rng(training.seed)
     n = len(sequences.keywords)
-    steps = training.epochs * -(-n // training.batch)
+    wanted = max(n // training.steps_an_epoch, training.smallest_batch)
+    batch = min(wanted, training.batch)
+    steps = training.epochs * -(-n // batch)
     optimizer = torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=0.01)
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     nodes, kinds, keywords = (
@@ -132,7 +136,7 @@ def train_sequence(
     model.train()
     done = 0
     for _ in range(training.epochs):
-        for rows in torch.split(torch.from_numpy(random.permutation(n)), training.batch):
+        for rows in torch.split(torch.from_numpy(random.permutation(n)), batch):
             seen = torch.rand(nodes[rows].shape) >= training.forget
             loss = F.cross_entropy(model(nodes[rows] * seen, kinds[rows]), keywords[rows])
             optimizer.zero_grad()

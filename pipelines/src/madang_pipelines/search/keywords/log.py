@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from madang.feature.v1 import feature_store_pb2
 from madang_pipelines.tables import Tables
-from madang_search.analysis import normal
+from madang_search.keywords.model import keyword_text
 from madang_search.keywords.sequence import Sequences
 
 KEYWORDS, LONGEST = 500, 8
@@ -53,7 +53,7 @@ def keyword_log(tables: Tables, most: int = KEYWORDS) -> KeywordLog:
     """The searches of tables. Which are keywords, and how popular, is of before the held-out
     period."""
     found = tables.frames["searches"].with_columns(
-        query=pl.Series(map(normal, tables.frames["searches"]["query"]), dtype=pl.String)
+        query=pl.Series(map(keyword_text, tables.frames["searches"]["query"]), dtype=pl.String)
     )
     counts = (
         found.filter(pl.col("period") < tables.test_period)

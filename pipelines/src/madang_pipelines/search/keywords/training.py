@@ -29,7 +29,7 @@ from madang_search.settings import ENCODER, KEYWORDS
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, float], None]
-FEWEST = 1000
+FEWEST = 300
 """Searches below which there is nothing to learn."""
 _LISTED = 20
 
