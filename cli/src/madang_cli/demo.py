@@ -228,6 +228,7 @@ def _search(info: MeshInfo, tables: Tables, console: Console) -> None:
     """Someone types, searches, and asks."""
     with grpc.insecure_channel(info.gateway) as channel:
         box = SearchBox(channel, _request(_someone(tables)))
+        box.open(console, tables)
         box.type(console)
         box.find(console)
         box.ask(console)

@@ -1,15 +1,20 @@
 """The demo's search: what a person sees while typing, what is found, and what is meant."""
 
+import uuid
 from collections.abc import Sequence
 
 import grpc
+import polars as pl
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from madang.ranker.v1 import ranker_pb2
+from madang.common.v1 import place_pb2
+from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from madang.search.v1 import search_pb2 as pb
 from madang.search.v1 import search_pb2_grpc
+from madang_cli.mesh.mesh import wait_for
+from madang_pipelines.tables import Tables
 from madang_search.hangul import compose, keys, neighbours, to_english
 
 _TIMEOUT = 5.0
@@ -42,6 +47,7 @@ class SearchBox:
 
     def __init__(self, channel: grpc.Channel, feed: ranker_pb2.RecommendRequest) -> None:
         self._search = search_pb2_grpc.SearchServiceStub(channel)
+        self._ranker = ranker_pb2_grpc.RankerServiceStub(channel)
         self._feed = feed
 
     def type(self, console: Console) -> None:
@@ -106,6 +112,43 @@ class SearchBox:
             means = " › ".join(match.path) if match.matched else "[dim]none of the catalogue[/]"
             table.add_row(query, means, f"{match.phrase} [dim]{score}[/]")
         console.print(table)
+
+    def open(self, console: Console, tables: Tables) -> None:
+        """Look at the keywords below the empty field, open a shop of another kind, look again."""
+        user_id, searched, shop_id, shop = _someone_and_a_shop(tables)
+        table = Table("", "keywords", box=None, pad_edge=False, padding=(0, 2))
+        before = self._keywords(user_id)
+        table.add_row(f"{user_id} comes", "  ".join(k.text for k in before.keywords))
+        event = ranker_pb2.FeedbackEvent(
+            event_id=uuid.uuid4().hex,
+            type=ranker_pb2.FEEDBACK_TYPE_CLICK,
+            user_id=user_id,
+            item_id=shop_id,
+        )
+        request = ranker_pb2.RecordFeedbackRequest(events=[event])
+        self._ranker.RecordFeedback(request, timeout=_TIMEOUT)
+        seen = wait_for(lambda: self._keywords(user_id).list == pb.KEYWORD_LIST_REAL_TIME, 10)
+        after = self._keywords(user_id) if seen else before
+        table.add_row(f"opens {shop}", "  ".join(k.text for k in after.keywords))
+        console.print(table)
+        console.print(f"  [dim]searched for before: {', '.join(searched)}")
+
+    def _keywords(self, user_id: str) -> pb.RecommendKeywordsResponse:
+        request = pb.RecommendKeywordsRequest(user_id=user_id, limit=6)
+        return self._search.RecommendKeywords(request, timeout=_TIMEOUT)
+
+
+def _someone_and_a_shop(tables: Tables) -> tuple[str, list[str], str, str]:
+    """Who searched most, for what, latest first, and the id and name of a shop of a kind that they
+    never wanted."""
+    known = tables.frames["searches"].filter(pl.col("period") < tables.test_period)
+    counts = known["user_id"].value_counts().sort("count", "user_id", descending=[True, False])
+    own = known.filter(pl.col("user_id") == counts["user_id"][0]).sort("time", descending=True)
+    items = tables.frames["items"].filter(pl.col("kind") == place_pb2.ITEM_KIND_SHOP)
+    wanted = own.select("item_id").join(items, "item_id")["category"].unique()
+    other = items.filter(~pl.col("category").is_in(wanted.implode())).row(0, named=True)
+    searched = own["query"].unique(maintain_order=True).head(5).to_list()
+    return counts["user_id"][0], searched, other["item_id"], other["name"]
 
 
 def marked(highlight: pb.Highlight) -> str:
