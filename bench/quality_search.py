@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from quality_keywords import keyword_tables
 from rich.console import Console
 from rich.progress import Progress
 from scipy.stats import spearmanr
@@ -39,6 +40,7 @@ from madang_pipelines.sources.retrieval import (
     read_paraphrases,
     read_sentence_pairs,
 )
+from madang_pipelines.tables import Tables
 from madang_runtime.changelog.compacted_memory import MemoryCompactedLog
 from madang_runtime.changelog.follower import Follower
 from madang_runtime.metrics import Metrics
@@ -281,10 +283,9 @@ def intent_table(groups: list[list[str]], encoders: Sequence[dict[str, Encoder]]
     return rows
 
 
-def city_table(lab: Lab) -> list[str]:
-    """Searches of the held-out period: how many of ten places hold the kind that was ordered."""
-    city = simulate(CitySize())
-    tables = city.tables
+def city_table(tables: Tables, lab: Lab) -> tuple[list[str], Encoder]:
+    """Searches of the held-out period: how many of ten places hold the kind that was ordered; and
+    the city's encoder."""
     shops = shop_documents(tables)
     own = {row: str(at) for at, row in enumerate(shops["document_id"].to_list())}
     kinds = shops["category"].to_list()
@@ -321,7 +322,7 @@ def city_table(lab: Lab) -> list[str]:
             cells = " | ".join(f"{100 * mean:.1f}" for mean in means)
             name = label if label == "BM25" else f"{label}, {state}"
             rows.append(f"| {name} | {cells} | {100 * none / len(queries):.1f} |")
-    return rows
+    return rows, encoders["fine-tuned"]
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -337,7 +338,9 @@ def report(data: Path, lab: Lab, started: float) -> Iterator[str]:
     sentences, encoders = sentence_table(data / "korsts", lab)
     intents = intent_table(read_paraphrases(data / "parakqc" / "paraKQC_v1.txt"), encoders)
     tables = [retrieval_table(name, read(data / name), lab) for name, read in _SETS.items()]
-    city = city_table(lab)
+    tables_of_city = simulate(CitySize()).tables
+    city, encoder = city_table(tables_of_city, lab)
+    keywords = [*keyword_tables(tables_of_city, encoder)]
     yield "# Search\n"
     minutes = (time.monotonic() - started) / 60
     yield f"Made by `make quality-search DATA=…` in {minutes:.0f} min on two cores."
@@ -367,6 +370,19 @@ def report(data: Path, lab: Lab, started: float) -> Iterator[str]:
         "(「시원한 음료」 for a café) no menu has.\n"
     )
     yield from city
+    yield "\n## Keywords in the simulated city\n"
+    yield (
+        "What users of the held-out period searched for, among what is recommended. Before they do "
+        "anything:\n"
+    )
+    batch, in_real_time = keywords[: keywords.index("")], keywords[keywords.index("") :]
+    yield from batch
+    yield (
+        "\nAfter what they did within the hour before the search (means of three seeds). In this "
+        "city the categories of the shops that somebody opens are nearly all that tells, which "
+        "the sequence finds out by itself."
+    )
+    yield from in_real_time
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

@@ -116,9 +116,10 @@ class SearchBox:
     def open(self, console: Console, tables: Tables) -> None:
         """Look at the keywords below the empty field, open a shop of another kind, look again."""
         user_id, searched, shop_id, shop = _someone_and_a_shop(tables)
-        table = Table("", "keywords", box=None, pad_edge=False, padding=(0, 2))
+        console.print(f"{user_id} searched for {', '.join(searched)} before. Keywords for them:")
+        table = Table(box=None, pad_edge=False, padding=(0, 2), show_header=False)
         before = self._keywords(user_id)
-        table.add_row(f"{user_id} comes", "  ".join(k.text for k in before.keywords))
+        table.add_row("at first", "  ".join(k.text for k in before.keywords))
         event = ranker_pb2.FeedbackEvent(
             event_id=uuid.uuid4().hex,
             type=ranker_pb2.FEEDBACK_TYPE_CLICK,
@@ -129,12 +130,11 @@ class SearchBox:
         self._ranker.RecordFeedback(request, timeout=_TIMEOUT)
         seen = wait_for(lambda: self._keywords(user_id).list == pb.KEYWORD_LIST_REAL_TIME, 10)
         after = self._keywords(user_id) if seen else before
-        table.add_row(f"opens {shop}", "  ".join(k.text for k in after.keywords))
+        table.add_row(f"after opening {shop}", "  ".join(k.text for k in after.keywords))
         console.print(table)
-        console.print(f"  [dim]searched for before: {', '.join(searched)}")
 
     def _keywords(self, user_id: str) -> pb.RecommendKeywordsResponse:
-        request = pb.RecommendKeywordsRequest(user_id=user_id, limit=6)
+        request = pb.RecommendKeywordsRequest(user_id=user_id, limit=5)
         return self._search.RecommendKeywords(request, timeout=_TIMEOUT)
 
 
@@ -147,7 +147,7 @@ def _someone_and_a_shop(tables: Tables) -> tuple[str, list[str], str, str]:
     items = tables.frames["items"].filter(pl.col("kind") == place_pb2.ITEM_KIND_SHOP)
     wanted = own.select("item_id").join(items, "item_id")["category"].unique()
     other = items.filter(~pl.col("category").is_in(wanted.implode())).row(0, named=True)
-    searched = own["query"].unique(maintain_order=True).head(5).to_list()
+    searched = own["query"].unique(maintain_order=True).head(3).to_list()
     return counts["user_id"][0], searched, other["item_id"], other["name"]
 
 
