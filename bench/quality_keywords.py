@@ -19,7 +19,7 @@ from madang_pipelines.search.keywords.training import (
     text_vectors,
 )
 from madang_pipelines.tables import Tables
-from madang_search.encoder import Encoder
+from madang_runtime.text.encoder import Encoder
 from madang_search.keywords.sequence import Sequences, SequenceTraining, train_sequence
 
 Scores = NDArray[np.float32]

@@ -45,16 +45,17 @@ from madang_runtime.changelog.compacted_memory import MemoryCompactedLog
 from madang_runtime.changelog.follower import Follower
 from madang_runtime.metrics import Metrics
 from madang_runtime.models.registry import ModelRegistry
+from madang_runtime.text import ENCODER
+from madang_runtime.text.encoder import Encoder
+from madang_runtime.text.tokens import TextTokens
 from madang_search.analysis import Analyzer, normal
 from madang_search.backbone import load_backbone
 from madang_search.documents import Wanted
-from madang_search.encoder import Encoder
 from madang_search.exact import ExactDocuments, ExactIndex
 from madang_search.index import Found, Query, rank
 from madang_search.lexical import BODY, GRAMS, TITLE
 from madang_search.nearest import NearestSearcher
-from madang_search.settings import ENCODER, SearchSettings
-from madang_search.tokens import TextTokens
+from madang_search.settings import SearchSettings
 from madang_search.train import Objective, Schedule, fine_tune
 
 Floats = NDArray[np.float64]

@@ -28,9 +28,9 @@ from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.search.training import train_encoder
 from madang_runtime.metrics import Metrics
 from madang_runtime.models.registry import ModelRegistry
-from madang_search.encoder import Encoder
+from madang_runtime.text import ENCODER
+from madang_runtime.text.encoder import Encoder
 from madang_search.nearest import NearestSearcher
-from madang_search.settings import ENCODER
 
 HOME = Path("run/bench-search")
 DOCUMENTS = 50_000

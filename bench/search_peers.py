@@ -25,7 +25,7 @@ from madang_cli.mesh.processes import ManagedProcess, free_port
 from madang_gateway.services import SERVICES
 from madang_pipelines.search.folders import import_encoder
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
-from madang_search.settings import ENCODER
+from madang_runtime.text import ENCODER
 
 OTHERS = [name for name in SERVICES if name not in ("featurestore", "search")]
 _ROUNDS, _SECONDS = 3, 3.0

@@ -1,11 +1,13 @@
 """RecommendKeywords through the gateway: before and after an action."""
 
 import uuid
+from collections import Counter
 
 import polars as pl
 import pytest
-from calls import Clients, refused, spans_of
+from calls import EVENING, PLACE, Clients, refused, spans_of
 
+from madang.candidate.v1 import candidate_pb2 as c
 from madang.feature.v1 import feature_store_pb2 as f
 from madang.ranker.v1 import ranker_pb2 as r
 from madang.search.v1 import search_pb2 as pb
@@ -105,3 +107,19 @@ def test_keywords_are_one_trace(shared_mesh, clients, listed):
         "madang-search",
         "madang-featurestore",
     }
+
+
+def test_what_somebody_searched_for_comes_into_their_feed(clients, listed, city):
+    user = next(listed)
+    kinds = dict(city.tables.frames["items"].select("item_id", "category_name").iter_rows())
+
+    def proposed(source):
+        asked = {"user_id": user, "place": PLACE, "request_time": EVENING}
+        request = c.RetrieveRequest(**asked, sources=[source])
+        return [kinds[item] for item in clients.candidate.Retrieve(request, timeout=5).item_ids]
+
+    assert proposed("reactive") == []
+    (kind, shops), *_ = Counter(proposed("two_tower")).most_common()
+    clients.search.Search(pb.SearchRequest(query=kind, user_id=user), timeout=5)
+    assert wait_for(lambda: proposed("reactive"), 10)
+    assert proposed("reactive")[:shops] == [kind] * shops

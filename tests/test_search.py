@@ -20,7 +20,7 @@ from madang_gateway.services import SERVICES
 from madang_pipelines.publish import DOCUMENTS, publish_documents
 from madang_pipelines.search.folders import import_encoder
 from madang_pipelines.search.query_log import report_searches
-from madang_search.settings import ENCODER
+from madang_runtime.text import ENCODER
 
 WORDS = pb.SEARCH_METHOD_LEXICAL
 

@@ -10,8 +10,8 @@ from sentence_transformers import SentenceTransformer
 
 from madang_pipelines.search.folders import FolderError, import_encoder
 from madang_runtime.models.registry import ModelRegistry
-from madang_search.encoder import Encoder
-from madang_search.settings import ENCODER
+from madang_runtime.text import ENCODER
+from madang_runtime.text.encoder import Encoder
 
 TEXTS = ["Where is my parcel?", "fried chicken " * 300, "", "치킨 두 마리", "¿Qué tal?"] * 5
 ENGLISH = [

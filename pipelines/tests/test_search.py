@@ -14,8 +14,8 @@ from madang_pipelines.sources.retrieval import (
     read_paraphrases,
     read_sentence_pairs,
 )
-from madang_search.encoder import FULL, SMALL, TOKENIZER
-from madang_search.settings import ENCODER
+from madang_runtime.text import ENCODER
+from madang_runtime.text.encoder import FULL, SMALL, TOKENIZER
 
 
 def test_searches_come_before_orders_and_say_what_was_wanted(city):

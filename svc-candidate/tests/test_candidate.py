@@ -9,6 +9,7 @@ import pytest
 from indexes import SEOUL, make_index, unit
 
 from madang_candidate.cells import delivery_cells
+from madang_candidate.content.model import no_content
 from madang_candidate.fusion import fuse
 from madang_candidate.index import top
 from madang_candidate.popularity import Popularity, count_popularity, learn_time_slots
@@ -182,15 +183,15 @@ def test_the_newest_action_leads_the_reactive_list():
         user_vector = np.ones(8, np.float32)
         allowed = np.arange(30)
         limit = 30
-        recent = np.empty(0, np.int64)
+        recent = ()
 
     def places(*recent):
-        Query.recent = np.array(recent)
-        found = ReactiveSource(1.0, 60).propose(Query).rows.tolist()
+        Query.recent = recent
+        found = ReactiveSource(1.0, 60, no_content).propose(Query).rows.tolist()
         return found.index(4), found.index(2)
 
     assert places(4)[0] == 0, "nothing is more like an item than itself"
     assert places(4, 2)[0] < places(4, 2)[1] < 15
     assert places(2, 4)[1] < places(2, 4)[0] < 15
-    Query.recent = np.empty(0, np.int64)
-    assert len(ReactiveSource(1.0, 60).propose(Query).rows) == 0
+    Query.recent = ()
+    assert len(ReactiveSource(1.0, 60, no_content).propose(Query).rows) == 0

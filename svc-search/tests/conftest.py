@@ -7,10 +7,11 @@ import pytest
 from madang_cli.mesh.mesh import listens, milvus_command
 from madang_cli.mesh.processes import ManagedProcess, free_port
 from madang_cli.workspace import Workspace
+from madang_runtime.text import ENCODER
+from madang_runtime.text.encoder import Encoder
 from madang_search.analysis import Analyzer
-from madang_search.encoder import Encoder
 from madang_search.milvus.connecting import MilvusConnection
-from madang_search.settings import ENCODER, FeederSettings
+from madang_search.settings import FeederSettings
 
 
 @pytest.fixture(scope="session")

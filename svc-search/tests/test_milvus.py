@@ -15,6 +15,7 @@ from madang_runtime.changelog.compacted_memory import MemoryCompactedLog
 from madang_runtime.errors import MadangError, reason
 from madang_runtime.metrics import Metrics
 from madang_runtime.models.registry import ModelRegistry
+from madang_runtime.text import ENCODER
 from madang_search.documents import unit
 from madang_search.milvus.collection import collection_name
 from madang_search.milvus.connecting import MilvusConnection
@@ -23,7 +24,7 @@ from madang_search.milvus.feeding import CollectionFeed
 from madang_search.milvus.places import cells_of, cover
 from madang_search.milvus.progress import FedLog, FeedProgress
 from madang_search.records import RecordReader
-from madang_search.settings import ENCODER, FeederSettings
+from madang_search.settings import FeederSettings
 
 
 class Store:

@@ -43,7 +43,7 @@ from madang_pipelines.training import Recipe
 from madang_runtime.clients import from_rpc_error
 from madang_runtime.errors import MadangError
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
-from madang_search.settings import ENCODER
+from madang_runtime.text import ENCODER
 
 app = typer.Typer(
     help="Madang: a marketplace's intelligence as a gRPC mesh.",

@@ -15,6 +15,7 @@ from madang_pipelines.city.truth import Truth
 from madang_pipelines.eta.arrivals import Arrivals, train_arrivals
 from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
 from madang_pipelines.publish import DOCUMENTS, save_features, save_views, saved_segments
+from madang_pipelines.search.content import train_towers
 from madang_pipelines.search.documents import save_documents, shop_documents
 from madang_pipelines.search.keywords.training import train_keywords
 from madang_pipelines.search.training import train_encoder
@@ -92,6 +93,7 @@ class Workspace:
             self.registry.remove_alias(TARGETING, CHAMPION)
         save_documents(shop_documents(data.tables), self.features / DOCUMENTS)
         train_encoder(data.tables, self.registry, recipe.encoder, progress)
+        train_towers(data.tables, self.registry, recipe.content, progress)
         (self.features / f"{KEYWORD_VIEW}.parquet").unlink(missing_ok=True)
         keywords = train_keywords(data.tables, self.registry, recipe.keywords, progress)
         save_views(keywords, self.features)

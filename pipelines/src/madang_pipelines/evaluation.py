@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from madang.candidate.v1 import candidate_pb2
 from madang.ranker.v1 import bandit_pb2
 from madang_candidate.arms import ArmFilter
+from madang_candidate.content.model import no_content
 from madang_candidate.lists import SegmentLists, list_key
 from madang_candidate.query import Query
 from madang_candidate.retrieval import Retrieval
@@ -75,7 +76,7 @@ class Lists:
         made = upserts(segment_lists(tables, segments))
         lists.apply({list_key(m.segment, m.area): m.SerializeToString() for m in made}, True)
         settings, batches = CandidateSettings(), LogTable(bandit_pb2.BanditBatch.FromString)
-        sources = make_sources(settings, SegmentLists(lists), ArmFilter(batches))
+        sources = make_sources(settings, SegmentLists(lists), ArmFilter(batches), no_content)
         self._retrieval = Retrieval(sources, settings.rrf_k, 10.0, threads=1)
 
     @property
@@ -115,7 +116,7 @@ class Lists:
             user=user,
             context=context,
             user_vector=self.bundle.user_vectors(user, context)[0],
-            recent=np.empty(0, np.int64),
+            recent=[],
             allowed=allowed,
             latitude=lat,
             longitude=lng,

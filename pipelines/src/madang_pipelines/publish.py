@@ -28,6 +28,7 @@ from madang_pipelines.training import Trained
 from madang_runtime.columns import block
 from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
+from madang_runtime.text import ENCODER
 from madang_targeting.audience import AUDIENCE
 
 Answer = TypeVar("Answer")
@@ -36,6 +37,8 @@ _ROWS_A_MESSAGE, _LISTS_A_MESSAGE, _CAMPAIGNS_A_MESSAGE = 2000, 500, 1000
 _DOCUMENTS_A_MESSAGE = 200
 _LISTS, _CAMPAIGNS = "segment_lists.parquet", "campaigns.parquet"
 DOCUMENTS = "documents.parquet"
+_NEEDED = {AUDIENCE, ENCODER}
+"""Models of which others need a version, their parameter of that name."""
 _MICROS = 1_000_000
 _KINDS: tuple[tuple[str, type[np.generic]], ...] = (("FLOAT32", np.float32), ("INT64", np.int64))
 
@@ -108,8 +111,9 @@ def copy_champions(source: ModelRegistry, target: ModelRegistry, *, replace: boo
             continue
         version = source.resolve(name)
         if replace or not target.has_alias(name):
-            if audience := source.manifest(name, version).parameters.get(AUDIENCE):
-                target.copy(source, AUDIENCE, audience)
+            parameters = source.manifest(name, version).parameters
+            for other in _NEEDED & parameters.keys():
+                target.copy(source, other, parameters[other])
             target.copy(source, name, version)
             target.set_alias(name, CHAMPION, version)
         elif (there := target.resolve(name)) != version:

@@ -15,6 +15,7 @@ from madang.common.v1 import place_pb2
 from madang_candidate.ad_train import AdTraining, train_ads
 from madang_candidate.ann import build_ann
 from madang_candidate.cells import delivery_cells
+from madang_candidate.content.towers import ContentTraining
 from madang_candidate.index import pack_columns
 from madang_candidate.model import TowerConfig
 from madang_candidate.popularity import AREA_RESOLUTION, count_popularity, learn_time_slots
@@ -74,6 +75,7 @@ class Recipe:
     arrivals: Callable[[EtaPlan], EtaPlan] = lambda plan: plan
     targeting: TreeTraining = TARGETING
     encoder: EncoderTraining = field(default_factory=EncoderTraining)
+    content: ContentTraining = field(default_factory=ContentTraining)
     keywords: SequenceTraining = field(default_factory=SequenceTraining)
 
 

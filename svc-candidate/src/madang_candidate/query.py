@@ -26,7 +26,8 @@ class Query:
         user: the user's feature row; without values if no source that is asked is personal.
         context: the request's context row.
         user_vector: shape [d]; zeros likewise.
-        recent: rows of the items last acted on, newest first.
+        recent: what the user did last, newest first: the row of an item that they acted on, or the
+            text that they searched for.
         allowed: rows that may be answered.
         latitude, longitude: degrees.
         hour: local hour of the day.
@@ -40,7 +41,7 @@ class Query:
     user: InputRows
     context: InputRows
     user_vector: Floats
-    recent: Rows
+    recent: Sequence[int | str]
     allowed: Rows
     latitude: float
     longitude: float

@@ -13,7 +13,7 @@ from madang_candidate.catalogue import Catalogue, counts_by_kind
 from madang_candidate.dependencies import Features
 from madang_candidate.editing import CAMPAIGNS_TOKEN, ITEMS_TOKEN, LISTS_TOKEN
 from madang_candidate.index import ItemIndex
-from madang_candidate.query import Floats, Query, Rows
+from madang_candidate.query import Floats, Query
 from madang_candidate.retrieval import Candidates, Retrieval
 from madang_candidate.tower import TowerBundle
 from madang_runtime.changelog.follower import Follower
@@ -35,7 +35,7 @@ class _User:
     """Their feature row, the rows of the items last acted on, what they hid, and their segments."""
 
     row: InputRows
-    recent: Rows
+    recent: list[int | str]
     hidden: list[str]
     segments: list[str]
 
@@ -161,15 +161,14 @@ class CandidateFinder:
             if error.code not in DEGRADABLE:
                 raise
             stages.degrade("featurestore", error, "retrieved as for a newcomer")
-            return _User(bundle.user_inputs.defaults(1), np.empty(0, np.int64), [], [EVERYBODY]), ""
-        # Searches join when svc-search gives their vectors.
+            return _User(bundle.user_inputs.defaults(1), [], [], [EVERYBODY]), ""
         recent = answer.recent_actions[0]
-        acted_on = [a.item_id for a in recent.actions if a.item_id]
+        done = (index.row(a.item_id) if a.item_id else a.query for a in recent.actions)
         user = _User(
             bundle.user_inputs.pack(answer.rows[0], 1)
             if profile
             else bundle.user_inputs.defaults(1),
-            index.rows(acted_on),
+            [action for action in done if action not in (None, "")],
             list(recent.hidden_item_ids),
             self._segment_by.of(answer.rows[len(profile) :], 1)[0],
         )

@@ -12,6 +12,11 @@ class CandidateSettings(LogSettings):
     model_config = SettingsConfigDict(env_prefix="MADANG_CANDIDATE_")
 
     model: str = Field("two-tower", description="Name of the two-tower model in the registry.")
+    content_model: str = Field(
+        "shop-content",
+        description="Name of the content towers in the registry, by which searches suggest items; "
+        "there may be none.",
+    )
     model_alias: str = Field("champion", description="Alias to follow.")
     onnx_threads: int = Field(1, ge=1, description="Threads of the user tower.")
     feature_timeout_seconds: float = Field(

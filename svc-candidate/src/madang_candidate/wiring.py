@@ -1,11 +1,14 @@
 """Builds the service's objects."""
 
+from collections.abc import Callable
+
 from madang.candidate.v1 import candidate_pb2, candidate_pb2_grpc
 from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
 from madang.ranker.v1 import bandit_pb2
 from madang_candidate.arms import ArmFilter
 from madang_candidate.campaigns import AdCampaigns
 from madang_candidate.catalogue import Catalogue
+from madang_candidate.content.model import ContentModel
 from madang_candidate.editing import CAMPAIGNS, ITEMS, LISTS, CatalogueEditor
 from madang_candidate.lists import SegmentLists
 from madang_candidate.query import Source
@@ -29,6 +32,8 @@ from madang_runtime.models.registry import ModelFiles, ModelRegistry
 from madang_runtime.models.store_check import check_store
 from madang_runtime.segments import SegmentBy
 from madang_runtime.server import ServiceHost
+from madang_runtime.text import ENCODER
+from madang_runtime.text.encoder import Encoder
 
 
 def wire(host: ServiceHost, settings: CandidateSettings) -> None:
@@ -81,16 +86,25 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
         host.closing.callback(follower.close)
     for log in logs:
         host.closing.callback(log.close)
-    sources = make_sources(settings, SegmentLists(lists), ArmFilter(batches))
+    registry = ModelRegistry(settings.model_registry)
+
+    def load_content(files: ModelFiles) -> ContentModel:
+        encoder = registry.load(ENCODER, files.manifest.parameters[ENCODER])
+        threads = settings.onnx_threads
+        return ContentModel(files, Encoder(encoder, small=True, threads=threads), threads)
+
+    content = HotModel(
+        host,
+        registry,
+        settings.content_model,
+        settings.model_alias,
+        load_content,
+        required=False,
+    )
+    sources = make_sources(settings, SegmentLists(lists), ArmFilter(batches), content.current)
     retrieval = Retrieval(sources, settings.rrf_k, settings.source_timeout_seconds)
     host.closing.callback(retrieval.close)
-    model = HotModel(
-        host,
-        ModelRegistry(settings.model_registry),
-        settings.model,
-        settings.model_alias,
-        load,
-    )
+    model = HotModel(host, registry, settings.model, settings.model_alias, load)
     finder = CandidateFinder(
         model.current,
         lookup,
@@ -108,13 +122,19 @@ def wire(host: ServiceHost, settings: CandidateSettings) -> None:
     for follower in followers.values():
         follower.start()
     model.start()
+    content.start()
 
 
-def make_sources(settings: CandidateSettings, lists: SegmentLists, arms: ArmFilter) -> list[Source]:
+def make_sources(
+    settings: CandidateSettings,
+    lists: SegmentLists,
+    arms: ArmFilter,
+    content: Callable[[], ContentModel],
+) -> list[Source]:
     """The sources in the order in which answers list them."""
     return [
         TwoTowerSource(settings.weight_two_tower),
-        ReactiveSource(settings.weight_reactive, settings.rrf_k),
+        ReactiveSource(settings.weight_reactive, settings.rrf_k, content),
         AgainSource(settings.weight_again),
         PopularSource(settings.weight_popular),
         CohortSource(settings.weight_cohort, lists),

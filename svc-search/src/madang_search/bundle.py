@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from madang.common.v1 import serving_info_pb2
-from madang_search.encoder import Encoder
+from madang_runtime.text.encoder import Encoder
 from madang_search.index import DocumentIndex
 from madang_search.nearest import NearestSearcher
 

@@ -10,8 +10,8 @@ from madang_runtime.freshness import token
 from madang_runtime.ids import check_distinct
 from madang_runtime.scope import SCOPE, deadline_exceeded
 from madang_runtime.stages import Stages
+from madang_runtime.text.encoder import Encoder, Floats
 from madang_search.analysis import Analyzer, normal
-from madang_search.encoder import Encoder, Floats
 from madang_search.records import text_of
 
 DOCUMENTS, DOCUMENTS_TOKEN = "documents", "sd1"

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from madang.search.v1 import search_pb2 as pb
 from madang_runtime.stages import Stages
+from madang_runtime.text.encoder import Encoder
 from madang_search.analysis import Analyzer
 from madang_search.documents import Columns, Corpus, RowKeeper, Rows, Wanted
-from madang_search.encoder import Encoder
 from madang_search.index import Followed, Found, Query, Reader
 from madang_search.lexical import LexicalIndex
 from madang_search.nearest import NearestSearcher

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.search.v1 import search_pb2 as pb
-from madang_search.encoder import Encoder
+from madang_runtime.text.encoder import Encoder
 from madang_search.nearest import NearestSearcher
 
 Floats = NDArray[np.float32]

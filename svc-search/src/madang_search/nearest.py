@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from madang_runtime.metrics import Metrics
 from madang_runtime.models.batcher import DynamicBatcher
-from madang_search.encoder import Encoder
+from madang_runtime.text.encoder import Encoder
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]

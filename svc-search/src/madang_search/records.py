@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from madang.search.v1 import document_record_pb2
 from madang.search.v1 import search_pb2 as pb
+from madang_runtime.text.encoder import Encoder
 from madang_search.analysis import Analyzer
-from madang_search.encoder import Encoder
 
 Floats = NDArray[np.float32]
 DocumentRecord = document_record_pb2.DocumentRecord

@@ -6,8 +6,9 @@ from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from madang_runtime.changelog.settings import LogSettings
+from madang_runtime.text import ENCODER
 
-ENCODER, KEYWORDS = "search-encoder", "search-keywords"
+KEYWORDS = "search-keywords"
 
 
 class EncoderSettings(LogSettings):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's name
 
 from madang_runtime.models.onnx_export import Example, export_onnx
+from madang_runtime.text.tokens import TextTokens, padded
 from madang_search.model import SentenceEncoder
-from madang_search.tokens import TextTokens, padded
 
 Tokens = list[list[int]]
 _MARGIN = 1.0

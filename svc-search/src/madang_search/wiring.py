@@ -15,10 +15,10 @@ from madang_runtime.models.context import Clock
 from madang_runtime.models.hot import HotModel
 from madang_runtime.models.registry import ModelFiles, ModelRegistry
 from madang_runtime.server import ServiceHost
+from madang_runtime.text.encoder import Encoder
 from madang_search.analysis import Analyzer
 from madang_search.bundle import SearchBundle, Tuning
 from madang_search.editing import DOCUMENTS, INTENTS, SearchEditor
-from madang_search.encoder import Encoder
 from madang_search.exact import ExactDocuments, ExactIndex
 from madang_search.finder import SearchFinder
 from madang_search.index import DocumentIndex

@@ -28,7 +28,7 @@ from madang_gateway.config import GatewayConfig, Upstream
 from madang_gateway.files import write_all, write_clusters, write_routes
 from madang_gateway.services import SERVICES
 from madang_runtime.models.registry import ModelRegistry
-from madang_search.settings import ENCODER
+from madang_runtime.text import ENCODER
 
 STORE, GATEWAY, MILVUS = "store", "gateway", "milvus"
 CONSUMER, REFRESHER, FEEDER = "consumer", "refresher", "feeder"

@@ -14,11 +14,11 @@ from madang_pipelines.city.names import CATEGORIES
 from madang_pipelines.search.documents import shop_documents, upserts
 from madang_pipelines.tables import Tables
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
+from madang_runtime.text import ENCODER
+from madang_runtime.text.encoder import FULL, SMALL, TOKENIZER
+from madang_runtime.text.tokens import TextTokens, padded
 from madang_search.backbone import load_backbone
-from madang_search.encoder import FULL, SMALL, TOKENIZER
 from madang_search.records import text_of
-from madang_search.settings import ENCODER
-from madang_search.tokens import TextTokens, padded
 from madang_search.train import Objective, Schedule, export, fine_tune, quantised
 
 Progress = Callable[[str, float], None]

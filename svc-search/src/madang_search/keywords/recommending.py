@@ -11,8 +11,8 @@ from madang_runtime.columns import from_tensor
 from madang_runtime.dependency import Dependency
 from madang_runtime.errors import DEGRADABLE, Code, MadangError
 from madang_runtime.stages import Stages
+from madang_runtime.text.encoder import Encoder
 from madang_search.bundle import SearchBundle
-from madang_search.encoder import Encoder
 from madang_search.keywords.model import Floats, KeywordModel, Step, keyword_text
 from madang_search.suggesting import PhraseBook
 

@@ -13,9 +13,9 @@ from madang_runtime.changelog.compacted import CompactedLog
 from madang_runtime.errors import MadangError
 from madang_runtime.models.registry import ModelRegistry
 from madang_runtime.server import ServiceHost, run
+from madang_runtime.text.encoder import Encoder
 from madang_search.analysis import Analyzer
 from madang_search.editing import DOCUMENTS
-from madang_search.encoder import Encoder
 from madang_search.milvus.collection import collection_name
 from madang_search.milvus.connecting import MilvusConnection
 from madang_search.milvus.feeding import CollectionFeed

@@ -4,8 +4,8 @@ import time
 
 from madang.search.v1 import document_record_pb2
 from madang_runtime.changelog.compacted import Changes, CompactedLog
+from madang_runtime.text.encoder import Encoder
 from madang_runtime.times import now_ms
-from madang_search.encoder import Encoder
 from madang_search.milvus.collection import MilvusCollection
 from madang_search.milvus.progress import FeedRecord
 from madang_search.records import RecordReader

@@ -15,7 +15,8 @@ from madang_pipelines.search.keywords.log import LONGEST, KeywordLog, keyword_lo
 from madang_pipelines.search.keywords.node2vec import Graph, Node2Vec, node_vectors
 from madang_pipelines.tables import Tables
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
-from madang_search.encoder import Encoder
+from madang_runtime.text import ENCODER
+from madang_runtime.text.encoder import Encoder
 from madang_search.keywords.model import MODEL, VOCABULARY, keyword_code
 from madang_search.keywords.recommending import FEATURE, VIEW
 from madang_search.keywords.sequence import (
@@ -25,7 +26,7 @@ from madang_search.keywords.sequence import (
     train_sequence,
 )
 from madang_search.records import text_of
-from madang_search.settings import ENCODER, KEYWORDS
+from madang_search.settings import KEYWORDS
 
 Floats = NDArray[np.float32]
 Progress = Callable[[str, float], None]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from madang_runtime.models.onnx_backend import OnnxBackend
 from madang_runtime.models.registry import ModelFiles
-from madang_search.tokens import TextTokens, padded
+from madang_runtime.text.tokens import TextTokens, padded
 
 Floats = NDArray[np.float32]
 Role = Literal["query", "document"]
