@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from quality_content import content_table
 from quality_keywords import keyword_tables
 from rich.console import Console
 from rich.progress import Progress
@@ -342,6 +343,7 @@ def report(data: Path, lab: Lab, started: float) -> Iterator[str]:
     tables_of_city = simulate(CitySize()).tables
     city, encoder = city_table(tables_of_city, lab)
     keywords = [*keyword_tables(tables_of_city, encoder)]
+    content = [*content_table(tables_of_city, encoder)]
     yield "# Search\n"
     minutes = (time.monotonic() - started) / 60
     yield f"Made by `make quality-search DATA=…` in {minutes:.0f} min on two cores."
@@ -371,6 +373,13 @@ def report(data: Path, lab: Lab, started: float) -> Iterator[str]:
         "(「시원한 음료」 for a café) no menu has.\n"
     )
     yield from city
+    yield "\n## Shops by content in the simulated city\n"
+    yield (
+        "Held-out searches: where the shop that was ordered from is among those that deliver to "
+        "the user's home, by the vectors of texts alone and by towers that learned from orders. "
+        "The latter rank what svc-candidate's reactive source proposes after a search.\n"
+    )
+    yield from content
     yield "\n## Keywords in the simulated city\n"
     yield (
         "What users of the held-out period searched for, among what is recommended. Before they do "
