@@ -317,10 +317,11 @@ def test_a_search_is_one_trace(mesh, clients):
 
 
 def test_what_became_of_searches_is_reported(mesh, shared_mesh, clients, name):
-    upsert(clients, {"document_id": name, "title": f"{name} 매운 떡볶이"})
-    nothing = name[::-1]  # a word that no document has
-    found = clients.search.Search(search(name, user_id="u00001"), timeout=5)
-    clients.search.Search(search(nothing, exact_query=True), timeout=5)
+    token = upsert(clients, {"document_id": name, "title": f"{name} 매운 떡볶이"})
+    nothing = "zzz qqq"  # no document has these letters
+    asked = search(name, user_id="u00001", freshness_token=token)
+    found = clients.search.Search(asked, timeout=5)
+    clients.search.Search(search(nothing, exact_query=True, method=WORDS), timeout=5)
     click = {"event_id": uuid.uuid4().hex, "item_id": name, "request_id": found.search_id}
     event = r.FeedbackEvent(**click, type=r.FEEDBACK_TYPE_CLICK, user_id="u00001", surface="search")
     with grpc.insecure_channel(shared_mesh.info.gateway) as channel:

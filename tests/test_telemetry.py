@@ -64,8 +64,13 @@ def driven(mesh: LocalMesh, clients: Clients) -> LocalMesh:
     document = search_pb2.Document(document_id=item, title=f"골목 {item}")
     put = search_pb2.UpsertDocumentsRequest(documents=[document])
     seen_by = clients.search.UpsertDocuments(put, timeout=5).freshness_token
-    query = search_pb2.SearchRequest(query="골목", freshness_token=seen_by)
+    query = search_pb2.SearchRequest(query="골목", freshness_token=seen_by, user_id=user)
     clients.search.Search(query, timeout=5)
+    action = feature_store_pb2.Action(event_id=item, user_id=user, type=2, item_id="s00001")
+    acted = feature_store_pb2.RecordActionsRequest(actions=[action])
+    acted_token = clients.features.RecordActions(acted, timeout=5).freshness_token
+    keywords = search_pb2.RecommendKeywordsRequest(user_id=user, freshness_token=acted_token)
+    clients.search.RecommendKeywords(keywords, timeout=5)
     clients.search.Suggest(search_pb2.SuggestRequest(prefix="골"), timeout=5)
     gone = search_pb2.DeleteDocumentsRequest(document_ids=[item])
     clients.search.DeleteDocuments(gone, timeout=5)

@@ -243,6 +243,28 @@ def test_what_can_not_be_applied_is_tried_again(table):
     follower.close()
 
 
+def test_who_waits_for_the_first_look_is_told_once(table):
+    table.write({"a": b"1"})
+    copy, broken, seen = Copy(), [True], []
+
+    def apply(changed, anew):
+        if broken:
+            raise ValueError("no")
+        copy.apply(changed, anew)
+
+    def note():
+        seen.append(dict(copy.rows))
+
+    follower = Follower(table, "things", apply, Metrics(), 60.0, note)
+    follower.start()
+    assert not seen
+    broken.clear()
+    follower.reach(1)
+    follower.reach(table.write({"b": b"2"}))
+    assert seen == [{"a": b"1"}]
+    follower.close()
+
+
 def test_writes_wait_for_the_disk_when_asked(valkey):
     table = RedisCompactedLog(valkey, uuid.uuid4().hex, 2.0, synced=True)
     assert table.write({"a": b"1"}) == 1

@@ -74,7 +74,15 @@ def wire(host: ServiceHost, settings: SearchSettings) -> None:
         vocabulary.apply(changed, anew)
 
     document_log, intent_log = settings.open_table(DOCUMENTS), settings.open_table(INTENTS)
-    followed = Follower(settings.open_table(DOCUMENTS), DOCUMENTS, apply, host.metrics)
+    # A replica that starts while the log is away would answer as if there were no documents.
+    host.set_ready(DOCUMENTS, False)
+    followed = Follower(
+        settings.open_table(DOCUMENTS),
+        DOCUMENTS,
+        apply,
+        host.metrics,
+        seen=lambda: host.set_ready(DOCUMENTS, True),
+    )
     followed_intents = Follower(settings.open_table(INTENTS), INTENTS, intents.apply, host.metrics)
     lexicon = LexiconKeeper(vocabulary)
     registry = ModelRegistry(settings.model_registry)

@@ -27,16 +27,24 @@ class Follower:
             applied before is then void. Never called twice at once.
         metrics: count what is applied.
         every: seconds between looks.
+        seen: called once, when all that the log held at the first look that succeeded is applied.
     """
 
     def __init__(
-        self, table: CompactedLog, name: str, apply: Apply, metrics: Metrics, every: float = 0.5
+        self,
+        table: CompactedLog,
+        name: str,
+        apply: Apply,
+        metrics: Metrics,
+        every: float = 0.5,
+        seen: Callable[[], object] = lambda: None,
     ) -> None:
         self._table = table
         self._name = name
         self._apply = apply
         self._applied = metrics.log_applied.labels(name)
         self._every = every
+        self._seen, self._told = seen, False
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._looked = time.monotonic()
@@ -124,3 +132,6 @@ class Follower:
             self._apply(changed, anew)
             self._applied.inc(len(changed))
         self.position, self._store, self._looked = found.position, found.store, started
+        if not self._told:
+            self._seen()
+            self._told = True
