@@ -94,7 +94,7 @@ DATA_OF = $(or $(DATA),$(error give DATA=folder of the public data sets))
 quality-eta: $(VENV)/.dev ## How good arrivals are, on DATA=folder and in the city: docs/results/eta.md.
 	@$(BIN)/python bench/quality_eta.py $(DATA_OF)
 quality-search: $(VENV)/.dev ## How good search is, on DATA=folder and in the city: docs/results/search.md.
-	@$(BIN)/python bench/quality_search.py $(DATA_OF)
+	@$(BIN)/python bench/quality_search.py $(DATA)
 quality-targeting: $(VENV)/.dev ## How good look-alikes and uplift are: docs/results/targeting.md.
 	@$(BIN)/python bench/quality_targeting.py $(DATA_OF)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from madang_pipelines.search.evaluation import bootstrap
 from madang_pipelines.search.keywords.batch import ranks
-from madang_pipelines.search.keywords.log import KeywordLog, keyword_log, sequences
+from madang_pipelines.search.keywords.log import KeywordLog, sequences
 from madang_pipelines.search.keywords.training import (
     batch_keywords,
     graph_vectors,
@@ -18,7 +18,6 @@ from madang_pipelines.search.keywords.training import (
     searched_items,
     text_vectors,
 )
-from madang_pipelines.tables import Tables
 from madang_runtime.text.encoder import Encoder
 from madang_search.keywords.sequence import Sequences, SequenceTraining, train_sequence
 
@@ -26,15 +25,8 @@ Scores = NDArray[np.float32]
 _SEEDS = (0, 1, 2)
 
 
-def keyword_tables(tables: Tables, encoder: Encoder) -> Iterator[str]:
-    """Two tables: the lists made beforehand, and those in real time."""
-    log = keyword_log(tables)
-    yield from _before(log)
-    yield ""
-    yield from _after(log, encoder)
-
-
-def _before(log: KeywordLog) -> Iterator[str]:
+def list_table(log: KeywordLog) -> Iterator[str]:
+    """The lists made beforehand."""
     batch, held_out = batch_keywords(log), log.tables.test_period
     users, wanted = batch.asked([held_out])
     m, n, a = batch.correction.m, batch.correction.n, batch.correction.a
@@ -53,7 +45,8 @@ def _before(log: KeywordLog) -> Iterator[str]:
     yield _gain("the last over popularity", lists[corrected], popular, wanted)
 
 
-def _after(log: KeywordLog, encoder: Encoder) -> Iterator[str]:
+def sequence_table(log: KeywordLog, encoder: Encoder) -> Iterator[str]:
+    """What follows from the last actions."""
     known = sequences(log, range(log.tables.test_period))
     held_out = sequences(log, [log.tables.test_period])
     graph, text = graph_vectors(log), text_vectors(log, encoder)

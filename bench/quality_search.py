@@ -1,6 +1,7 @@
-"""`make quality-search`: how good search is, on public sets and in the simulated city.
+"""`make quality-search`: how good search is in the simulated city, and on public sets where DATA=
+is given.
 
-Writes docs/results/search.md.
+Writes docs/results/search-city.md, and docs/results/search.md.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from quality_content import content_table
-from quality_keywords import keyword_tables
+from quality_keywords import list_table, sequence_table
 from rich.console import Console
 from rich.progress import Progress
 from scipy.stats import spearmanr
@@ -28,6 +29,7 @@ from madang_pipelines.city.names import CATEGORIES
 from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.search.documents import shop_documents, upserts
 from madang_pipelines.search.evaluation import bootstrap, ndcg, recall
+from madang_pipelines.search.keywords.log import keyword_log
 from madang_pipelines.search.training import (
     EncoderTraining,
     register_encoder,
@@ -340,10 +342,6 @@ def report(data: Path, lab: Lab, started: float) -> Iterator[str]:
     sentences, encoders = sentence_table(data / "korsts", lab)
     intents = intent_table(read_paraphrases(data / "parakqc" / "paraKQC_v1.txt"), encoders)
     tables = [retrieval_table(name, read(data / name), lab) for name, read in _SETS.items()]
-    tables_of_city = simulate(CitySize()).tables
-    city, encoder = city_table(tables_of_city, lab)
-    keywords = [*keyword_tables(tables_of_city, encoder)]
-    content = [*content_table(tables_of_city, encoder)]
     yield "# Search\n"
     minutes = (time.monotonic() - started) / 60
     yield f"Made by `make quality-search DATA=…` in {minutes:.0f} min on two cores."
@@ -366,40 +364,48 @@ def report(data: Path, lab: Lab, started: float) -> Iterator[str]:
     for table in tables:
         yield from table
         yield ""
-    yield "## Searches in the simulated city\n"
+
+
+def report_city(lab: Lab) -> Iterator[str]:
+    """The lines of the page on the simulated city."""
+    tables = simulate(CitySize()).tables
+    found, encoder = city_table(tables, lab)
+    yield "# Search in the simulated city\n"
+    yield "Made by `make quality-search`.\n"
+    yield "## Searches\n"
     yield (
         "Held-out searches over all shops: how many of ten places (× 10) hold a shop of the kind "
         "that was ordered from. A place that stays empty counts as wrong. Some of what people type "
         "(「시원한 음료」 for a café) no menu has.\n"
     )
-    yield from city
-    yield "\n## Shops by content in the simulated city\n"
+    yield from found
+    yield "\n## Shops by content\n"
     yield (
         "Held-out searches: where the shop that was ordered from is among those that deliver to "
         "the user's home, by the vectors of texts alone and by towers that learned from orders. "
         "The latter rank what svc-candidate's reactive source proposes after a search.\n"
     )
-    yield from content
-    yield "\n## Keywords in the simulated city\n"
+    yield from content_table(tables, encoder)
+    yield "\n## Keywords\n"
     yield (
         "What users of the held-out period searched for, among what is recommended. Before they do "
         "anything:\n"
     )
-    batch, in_real_time = keywords[: keywords.index("")], keywords[keywords.index("") :]
-    yield from batch
+    log = keyword_log(tables)
+    yield from list_table(log)
     yield (
         "\nAfter what they did within the hour before the search (means of three seeds). In this "
         "city the categories of the shops that somebody opens are nearly all that tells, which "
-        "the sequence finds out by itself."
+        "the sequence finds out by itself.\n"
     )
-    yield from in_real_time
+    yield from sequence_table(log, encoder)
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
     """Run all and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder of the public data sets")
-    data = parser.parse_args(arguments and [*arguments]).data / "search"
+    parser.add_argument("data", type=Path, nargs="?", help="folder of the public data sets")
+    data = parser.parse_args(arguments and [*arguments]).data
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     console, started = Console(), time.monotonic()
     with Progress(console=console) as bars, tempfile.TemporaryDirectory() as folder:
@@ -409,10 +415,13 @@ def main(arguments: Iterable[str] | None = None) -> None:
             bars.update(bar, description=what, completed=share)
 
         lab = Lab(ModelRegistry(f"file://{folder}"), note)
-        lines = [*report(data, lab, started)]
+        pages = {"search-city": [*report_city(lab)]}
+        if data:
+            pages["search"] = [*report(data / "search", lab, started)]
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "search.md").write_text("\n".join(lines) + "\n", "utf-8")
-    console.print("\n".join(lines), markup=False)
+    for name, lines in pages.items():
+        (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n", "utf-8")
+        console.print("\n".join(lines), markup=False)
 
 
 if __name__ == "__main__":
