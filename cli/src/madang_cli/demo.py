@@ -231,6 +231,7 @@ def _search(info: MeshInfo, tables: Tables, console: Console) -> None:
         box.open(console, tables)
         box.type(console)
         box.find(console)
+        box.mean(console, tables)
         box.ask(console)
 
 

@@ -13,6 +13,7 @@ from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from madang.search.v1 import search_pb2 as pb
 from madang.search.v1 import search_pb2_grpc
+from madang_cli.blocks import show_blocks
 from madang_cli.mesh.mesh import wait_for
 from madang_pipelines.tables import Tables
 from madang_search.hangul import compose, keys, neighbours, to_english
@@ -92,6 +93,10 @@ class SearchBox:
                 title = shown.get("title", escape(hit.title))
                 table.add_row("  " + title, shown.get("body", ""), f"[dim]{by}[/]")
             console.print(table)
+
+    def mean(self, console: Console, tables: Tables) -> None:
+        """Search for the same as different people."""
+        show_blocks(self._search, self._feed, tables, console)
 
     def ask(self, console: Console) -> None:
         """Ask for what no shop sells: the entry of a small catalogue that is meant."""

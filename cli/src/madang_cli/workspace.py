@@ -18,6 +18,7 @@ from madang_pipelines.publish import DOCUMENTS, save_features, save_views, saved
 from madang_pipelines.search.content import train_towers
 from madang_pipelines.search.documents import save_documents, shop_documents
 from madang_pipelines.search.keywords.training import train_keywords
+from madang_pipelines.search.queries import train_queries
 from madang_pipelines.search.training import train_encoder
 from madang_pipelines.sources.checkins import FILES, MissingFilesError, load_checkins
 from madang_pipelines.tables import Tables
@@ -95,6 +96,7 @@ class Workspace:
         train_encoder(data.tables, self.registry, recipe.encoder, progress)
         train_towers(data.tables, self.registry, recipe.content, progress)
         (self.features / f"{KEYWORD_VIEW}.parquet").unlink(missing_ok=True)
+        train_queries(data.tables, self.registry)
         keywords = train_keywords(data.tables, self.registry, recipe.keywords, progress)
         save_views(keywords, self.features)
         data.tables.save(self.home / "data")

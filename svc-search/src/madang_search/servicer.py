@@ -7,6 +7,7 @@ import grpc
 from madang.search.v1 import search_pb2 as pb
 from madang.search.v1 import search_pb2_grpc
 from madang_runtime.stages import Stages
+from madang_search.blocks.searching import BlockSearcher
 from madang_search.editing import SearchEditor
 from madang_search.finder import SearchFinder
 from madang_search.keywords.recommending import KeywordRecommender
@@ -20,11 +21,13 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
         finder: SearchFinder,
         editor: SearchEditor,
         keywords: KeywordRecommender,
+        blocks: BlockSearcher,
         stages: Callable[[], Stages],
     ) -> None:
         self._finder = finder
         self._editor = editor
         self._keywords = keywords
+        self._blocks = blocks
         self._stages = stages
 
     def Search(self, request: pb.SearchRequest, context: grpc.ServicerContext) -> pb.SearchResponse:
@@ -78,3 +81,9 @@ class SearchServicer(search_pb2_grpc.SearchServiceServicer):
     ) -> pb.RecommendKeywordsResponse:
         """See the proto."""
         return self._keywords.recommend(request, self._stages())
+
+    def SearchBlocks(
+        self, request: pb.SearchBlocksRequest, context: grpc.ServicerContext
+    ) -> pb.SearchBlocksResponse:
+        """See the proto."""
+        return self._blocks.search(request, self._stages())

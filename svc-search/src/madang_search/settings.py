@@ -8,7 +8,7 @@ from pydantic_settings import SettingsConfigDict
 from madang_runtime.changelog.settings import LogSettings
 from madang_runtime.text import ENCODER
 
-KEYWORDS = "search-keywords"
+KEYWORDS, QUERIES = "search-keywords", "search-queries"
 
 
 class EncoderSettings(LogSettings):
@@ -94,6 +94,10 @@ class SearchSettings(EncoderSettings):
     keywords_model: str = Field(
         KEYWORDS, description="Name of the keywords in the registry; there may be none."
     )
+    queries_model: str = Field(
+        QUERIES, description="Name of what became of queries in the registry; there may be none."
+    )
+    ranker_timeout_seconds: float = Field(0.25, gt=0, description="Longest wait for svc-ranker.")
     feature_timeout_seconds: float = Field(
         0.15, gt=0, description="Longest wait for the feature store."
     )

@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from madang.feature.v1 import feature_store_pb2, feature_store_pb2_grpc
+from madang.ranker.v1 import ranker_pb2_grpc
 from madang.search.v1 import search_pb2_grpc
 from madang_runtime.archive import ParquetArchive
 from madang_runtime.background import BackgroundWriter
@@ -17,6 +19,10 @@ from madang_runtime.models.registry import ModelFiles, ModelRegistry
 from madang_runtime.server import ServiceHost
 from madang_runtime.text.encoder import Encoder
 from madang_search.analysis import Analyzer
+from madang_search.answering import Answerer
+from madang_search.blocks.queries import QueryBook
+from madang_search.blocks.searching import BlockSearcher
+from madang_search.blocks.users import Users
 from madang_search.bundle import SearchBundle, Tuning
 from madang_search.editing import DOCUMENTS, INTENTS, SearchEditor
 from madang_search.exact import ExactDocuments, ExactIndex
@@ -24,7 +30,8 @@ from madang_search.finder import SearchFinder
 from madang_search.index import DocumentIndex
 from madang_search.intents import IntentKeeper
 from madang_search.keywords.model import KeywordModel
-from madang_search.keywords.recommending import KeywordRecommender, keyword_vectors
+from madang_search.keywords.recommending import KeywordRecommender
+from madang_search.known import Known, known_vectors
 from madang_search.lexical import BODY, GRAMS, TITLE
 from madang_search.lexicon import LexiconKeeper
 from madang_search.nearest import NearestSearcher
@@ -39,23 +46,15 @@ RecordActions = Dependency[
 ]
 _LOGGED_AT_ONCE = 5000
 _RECORDED_AT_ONCE, _RECORD_SECONDS, _RECORD_TIMEOUT = 500, 0.02, 2.0
+Version = TypeVar("Version", bound=Known)
 OpenIndex = Callable[[NearestSearcher, Follower], DocumentIndex]
 
 
 def wire(host: ServiceHost, settings: SearchSettings) -> None:
     """Register SearchService on the host."""
     analyzer = Analyzer()
-    weights = {
-        TITLE: settings.title_weight,
-        BODY: settings.body_weight,
-        GRAMS: settings.grams_weight,
-    }
     intents, vocabulary = IntentKeeper(), Vocabulary()
-    open_index, apply_documents = (
-        _exact(analyzer, weights)
-        if settings.index == "exact"
-        else _milvus(host, settings, analyzer, weights)
-    )
+    open_index, apply_documents = _documents(host, settings, analyzer)
 
     def load(files: ModelFiles) -> SearchBundle:
         small = settings.precision == "int8"
@@ -65,8 +64,9 @@ def wire(host: ServiceHost, settings: SearchSettings) -> None:
         # Last, when nothing can fail any more: what is attached takes the place of an older one.
         index = open_index(nearest, followed)
         intents.attach(encoder)
-        with contextlib.suppress(MadangError):  # there are no keywords yet
-            keyword_vectors(encoder, keywords.current())
+        for version in (keywords, queries):
+            with contextlib.suppress(MadangError):  # there is none yet
+                known_vectors(encoder, version.current())
         return SearchBundle(encoder, nearest, index, tuned)
 
     def apply(changed: Mapping[str, bytes | None], anew: bool) -> None:
@@ -87,44 +87,31 @@ def wire(host: ServiceHost, settings: SearchSettings) -> None:
     lexicon = LexiconKeeper(vocabulary)
     registry = ModelRegistry(settings.model_registry)
     model = HotModel(host, registry, settings.model, settings.model_alias, load)
-
-    def load_keywords(files: ModelFiles) -> KeywordModel:
-        loaded = KeywordModel(files, settings.onnx_threads)
-        with contextlib.suppress(MadangError):  # there is no encoder yet
-            keyword_vectors(model.current().encoder, loaded)
-        return loaded
-
-    keywords = HotModel(
+    keywords = _known(
         host,
-        registry,
+        settings,
         settings.keywords_model,
-        settings.model_alias,
-        load_keywords,
-        required=False,
+        lambda files: KeywordModel(files, settings.onnx_threads),
+        model,
     )
+    queries = _known(host, settings, settings.queries_model, QueryBook, model)
     channel = open_channel(settings.gateway, settings.max_message_bytes)
     host.closing.callback(channel.close)
     store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
     timeout = settings.feature_timeout_seconds
+    features = Remote(store.LookupFeatures, "features", timeout, host.tracer)
     recommender = KeywordRecommender(
-        keywords.current,
-        model.current,
-        lambda: lexicon.lexicon.book,
-        Remote(store.LookupFeatures, "features", timeout, host.tracer),
+        keywords.current, model.current, lambda: lexicon.lexicon.book, features
     )
+    ranker = ranker_pb2_grpc.RankerServiceStub(channel)
+    rank = Remote(ranker.Rank, "rank", settings.ranker_timeout_seconds, host.tracer)
     record = Remote(store.RecordActions, "record_actions", _RECORD_TIMEOUT, host.tracer)
-    notes = [_action_writer(host, record), *_query_log(host, settings)]
-    finder = SearchFinder(
-        model.current,
-        analyzer,
-        lexicon,
-        intents,
-        followed_intents,
-        Clock(settings.utc_offset_hours),
-        lambda searched: [note(searched) for note in notes],
-    )
+    note = _notes(host, settings, record)
+    answerer = Answerer(model.current, analyzer, lexicon, Clock(settings.utc_offset_hours))
+    finder = SearchFinder(model.current, answerer, lexicon, intents, followed_intents, note)
+    blocks = BlockSearcher(answerer, finder, queries.current, Users(features, rank), note)
     editor = SearchEditor(document_log, intent_log, analyzer, lambda: model.current().encoder)
-    servicer = SearchServicer(finder, editor, recommender, host.stages)
+    servicer = SearchServicer(finder, editor, recommender, blocks, host.stages)
     host.register(search_pb2_grpc.add_SearchServiceServicer_to_server, servicer)
     for close in (
         document_log.close,
@@ -137,9 +124,43 @@ def wire(host: ServiceHost, settings: SearchSettings) -> None:
     # First the model: documents bring vectors with them, of use only while they are read.
     model.start()
     keywords.start()
+    queries.start()
     followed.start()
     followed_intents.start()
     lexicon.start()
+
+
+def _known(
+    host: ServiceHost,
+    settings: SearchSettings,
+    name: str,
+    load: Callable[[ModelFiles], Version],
+    model: HotModel[SearchBundle],
+) -> HotModel[Version]:
+    """A model that there may be, which knows texts."""
+
+    def loaded(files: ModelFiles) -> Version:
+        version = load(files)
+        with contextlib.suppress(MadangError):  # there is no encoder yet
+            known_vectors(model.current().encoder, version)
+        return version
+
+    registry = ModelRegistry(settings.model_registry)
+    return HotModel(host, registry, name, settings.model_alias, loaded, required=False)
+
+
+def _documents(
+    host: ServiceHost, settings: SearchSettings, analyzer: Analyzer
+) -> tuple[OpenIndex, Apply]:
+    """The index of documents that is set, and what it takes of their log."""
+    weights = {
+        TITLE: settings.title_weight,
+        BODY: settings.body_weight,
+        GRAMS: settings.grams_weight,
+    }
+    if settings.index == "exact":
+        return _exact(analyzer, weights)
+    return _milvus(host, settings, analyzer, weights)
 
 
 def _exact(analyzer: Analyzer, weights: dict[str, float]) -> tuple[OpenIndex, Apply]:
@@ -151,6 +172,17 @@ def _exact(analyzer: Analyzer, weights: dict[str, float]) -> tuple[OpenIndex, Ap
         return ExactIndex(documents, nearest, log)
 
     return opened, documents.apply
+
+
+def _notes(host: ServiceHost, settings: SearchSettings, record: RecordActions) -> Note:
+    """Takes searches to where they are kept."""
+    takers = [_action_writer(host, record), *_query_log(host, settings)]
+
+    def note(searched: Searched) -> None:
+        for take in takers:
+            take(searched)
+
+    return note
 
 
 def _query_log(host: ServiceHost, settings: SearchSettings) -> list[Note]:

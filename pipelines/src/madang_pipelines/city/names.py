@@ -176,6 +176,21 @@ CATEGORIES = (
     ),
 )
 
+# What people type who have no kind of shop in mind yet, and the kinds that they then order from;
+# none named means any.
+WISHES: tuple[tuple[str, frozenset[str]], ...] = (
+    ("맛집", frozenset()),
+    ("dinner for two", frozenset()),
+    ("점심", frozenset({"한식", "도시락", "국밥", "중식", "일식", "샐러드"})),
+    ("매운 거", frozenset({"분식", "야식", "중식", "아시안", "한식"})),
+    ("noodles", frozenset({"중식", "일식", "아시안", "족발"})),
+    ("안주", frozenset({"치킨", "족발", "야식", "회"})),
+    ("간식", frozenset({"분식", "디저트", "카페", "버거"})),
+    ("아이랑 먹을 거", frozenset({"피자", "치킨", "일식", "버거"})),
+    ("something light", frozenset({"샐러드", "도시락", "카페", "아시안"})),
+    ("뜨끈한 거", frozenset({"국밥", "한식", "일식", "아시안"})),
+)
+
 NAMES = (
     ("행복한", "Happy"), ("우리", "Our"), ("할매", "Granny's"), ("마당", "Courtyard"),
     ("한강", "Hangang"), ("달빛", "Moonlight"), ("청춘", "Youth"), ("골목", "Alley"),

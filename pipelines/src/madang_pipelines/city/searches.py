@@ -3,14 +3,14 @@
 import numpy as np
 import polars as pl
 
-from madang_pipelines.city.names import CATEGORIES, DISTRICTS
+from madang_pipelines.city.names import CATEGORIES, DISTRICTS, WISHES
 
 _SEARCHED = 0.35
 """Share of orders that a search led to."""
 _BEFORE_MS = 120_000
 # How a search is worded: the kind of shop in Korean or English, something that means it, what is on
-# the menu, the shop's name, the kind with the district.
-_WORDED = (0.2, 0.08, 0.27, 0.27, 0.1, 0.08)
+# the menu, the shop's name, the kind with the district, a wish that several kinds of shops answer.
+_WORDED = (0.18, 0.07, 0.24, 0.24, 0.1, 0.07, 0.1)
 
 
 def searches(items: pl.DataFrame, actions: pl.DataFrame, seed: int) -> pl.DataFrame:
@@ -38,6 +38,7 @@ def searches(items: pl.DataFrame, actions: pl.DataFrame, seed: int) -> pl.DataFr
 
 def _query(how: int, category: int, name: str, district: int, draw: list[float]) -> str:
     kind = CATEGORIES[category]
+    wishes = [wish for wish, kinds in WISHES if not kinds or kind.korean in kinds]
     texts = (
         kind.korean,
         kind.english.lower(),
@@ -45,5 +46,6 @@ def _query(how: int, category: int, name: str, district: int, draw: list[float])
         kind.menu[int(draw[1] * len(kind.menu))],
         name,
         f"{DISTRICTS[district][0]} {kind.korean}",
+        wishes[int(draw[0] * len(wishes))],
     )
     return texts[how]

@@ -69,6 +69,11 @@ class KeywordModel:
         if found != (len(self.keywords),):
             raise ValueError(f"the model scores {found}, there are {len(self.keywords)} keywords")
 
+    @property
+    def texts(self) -> list[str]:
+        """The keywords."""
+        return self.keywords
+
     def row(self, text: str) -> int | None:
         """The row of a keyword."""
         return self._row.get(text)

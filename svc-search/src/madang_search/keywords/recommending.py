@@ -1,32 +1,23 @@
 """RecommendKeywords, free of transport."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from madang.feature.v1 import feature_store_pb2
 from madang.search.v1 import search_pb2 as pb
 from madang_runtime.columns import from_tensor
-from madang_runtime.dependency import Dependency
 from madang_runtime.errors import DEGRADABLE, Code, MadangError
 from madang_runtime.stages import Stages
-from madang_runtime.text.encoder import Encoder
 from madang_search.bundle import SearchBundle
-from madang_search.keywords.model import Floats, KeywordModel, Step, keyword_text
+from madang_search.keywords.model import KeywordModel, Step, keyword_text
+from madang_search.known import nearest_known
+from madang_search.recent import Features, recent_actions
 from madang_search.suggesting import PhraseBook
 
 VIEW, FEATURE = "user_keywords", "keywords"
-_DEFAULT, _ACTIONS = 10, 8
-_LISTED = (
-    feature_store_pb2.ACTION_TYPE_CLICK,
-    feature_store_pb2.ACTION_TYPE_ORDER,
-    feature_store_pb2.ACTION_TYPE_SEARCH,
-)
+_DEFAULT = 10
 
-Features = Dependency[
-    feature_store_pb2.LookupFeaturesRequest, feature_store_pb2.LookupFeaturesResponse
-]
 _Known = tuple[Sequence[int], Sequence[feature_store_pb2.Action], str]
 
 
@@ -108,9 +99,7 @@ class KeywordRecommender:
                     view=VIEW, features=[FEATURE], entity_ids=[request.user_id]
                 )
             ],
-            recent_actions=feature_store_pb2.RecentActionsLookup(
-                user_ids=[request.user_id], limit=_ACTIONS, types=_LISTED
-            ),
+            recent_actions=recent_actions(request.user_id),
             freshness_token=request.freshness_token,
         )
         try:
@@ -132,15 +121,6 @@ class KeywordRecommender:
             return None if node is None else Step(action.type, node)
         text = keyword_text(action.query)
         row = model.row(text)
-        if row is None and text:
-            vectors = keyword_vectors(bundle.encoder, model)
-            nearest = bundle.nearest(text, vectors, np.ones(len(vectors), bool), 1)
-            if nearest.similarities[0] >= bundle.tuning.near:
-                row = int(nearest.rows[0])
+        if row is None:
+            row = nearest_known(text, model, bundle, bundle.tuning.near)
         return None if row is None else Step(action.type, 1 + row)
-
-
-@lru_cache(4)  # the last two of both
-def keyword_vectors(encoder: Encoder, model: KeywordModel) -> Floats:
-    """Vectors of the keywords, [K, d]: made when either is loaded."""
-    return encoder.encode(model.keywords)

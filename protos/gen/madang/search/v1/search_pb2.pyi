@@ -139,6 +139,34 @@ KEYWORD_LIST_REAL_TIME: KeywordList.ValueType  # 3
 """KEYWORD_LIST_REAL_TIME follows from what the user did within the hour."""
 Global___KeywordList: _TypeAlias = KeywordList  # noqa: Y015
 
+class _BlockKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _BlockKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_BlockKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    BLOCK_KIND_UNSPECIFIED: _BlockKind.ValueType  # 0
+    """BLOCK_KIND_UNSPECIFIED is never returned."""
+    BLOCK_KIND_ANSWER: _BlockKind.ValueType  # 1
+    """BLOCK_KIND_ANSWER is what the query says: an entry of the catalogue, or documents of that title."""
+    BLOCK_KIND_EXPLORATION: _BlockKind.ValueType  # 2
+    """BLOCK_KIND_EXPLORATION is a category to look around in."""
+    BLOCK_KIND_REACTION: _BlockKind.ValueType  # 3
+    """BLOCK_KIND_REACTION is what the user clicked or ordered within the hour and that answers."""
+
+class BlockKind(_BlockKind, metaclass=_BlockKindEnumTypeWrapper):
+    """BlockKind is what a block is for."""
+
+BLOCK_KIND_UNSPECIFIED: BlockKind.ValueType  # 0
+"""BLOCK_KIND_UNSPECIFIED is never returned."""
+BLOCK_KIND_ANSWER: BlockKind.ValueType  # 1
+"""BLOCK_KIND_ANSWER is what the query says: an entry of the catalogue, or documents of that title."""
+BLOCK_KIND_EXPLORATION: BlockKind.ValueType  # 2
+"""BLOCK_KIND_EXPLORATION is a category to look around in."""
+BLOCK_KIND_REACTION: BlockKind.ValueType  # 3
+"""BLOCK_KIND_REACTION is what the user clicked or ordered within the hour and that answers."""
+Global___BlockKind: _TypeAlias = BlockKind  # noqa: Y015
+
 @_typing.final
 class Document(_message.Message):
     """Document is something to be found."""
@@ -1071,3 +1099,177 @@ class RecommendKeywordsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecommendKeywordsResponse: _TypeAlias = RecommendKeywordsResponse  # noqa: Y015
+
+@_typing.final
+class SearchBlocksRequest(_message.Message):
+    """SearchBlocksRequest is a query, and for whom and where it is answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUERY_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    OPEN_ONLY_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
+    MAX_BLOCKS_FIELD_NUMBER: _builtins.int
+    HITS_PER_BLOCK_FIELD_NUMBER: _builtins.int
+    AREA_FIELD_NUMBER: _builtins.int
+    EXACT_QUERY_FIELD_NUMBER: _builtins.int
+    FRESHNESS_TOKEN_FIELD_NUMBER: _builtins.int
+    query: _builtins.str
+    """query as it was typed."""
+    user_id: _builtins.str
+    """user_id is who searches; empty when nobody is known, who gets blocks for anybody. The search is
+    logged and counts as an action, as with SearchRequest.user_id.
+    """
+    open_only: _builtins.bool
+    """open_only keeps only what is open at request_time."""
+    max_blocks: _builtins.int
+    """max_blocks is the most blocks; default 6, at most 20."""
+    hits_per_block: _builtins.int
+    """hits_per_block is the most documents of a block; default 5, at most 20."""
+    area: _builtins.str
+    """area of the intent catalogue, as in MatchIntentsRequest."""
+    exact_query: _builtins.bool
+    """exact_query keeps the query as it is: no correction is tried."""
+    freshness_token: _builtins.str
+    """freshness_token asks for documents, intents, features and actions of at least this state."""
+    @_builtins.property
+    def place(self) -> _place_pb2.Place:
+        """place keeps only what is delivered there."""
+
+    @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp:
+        """request_time decides about opening hours and what the ranker takes for now; unset means now."""
+
+    def __init__(
+        self,
+        *,
+        query: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        place: _place_pb2.Place | None = ...,
+        open_only: _builtins.bool = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
+        max_blocks: _builtins.int = ...,
+        hits_per_block: _builtins.int = ...,
+        area: _builtins.str = ...,
+        exact_query: _builtins.bool = ...,
+        freshness_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place", "request_time", b"request_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["area", b"area", "exact_query", b"exact_query", "freshness_token", b"freshness_token", "hits_per_block", b"hits_per_block", "max_blocks", b"max_blocks", "open_only", b"open_only", "place", b"place", "query", b"query", "request_time", b"request_time", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchBlocksRequest: _TypeAlias = SearchBlocksRequest  # noqa: Y015
+
+@_typing.final
+class SearchBlock(_message.Message):
+    """SearchBlock is one thing that may be meant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    GENERAL_SCORE_FIELD_NUMBER: _builtins.int
+    HITS_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    INTENT_FIELD_NUMBER: _builtins.int
+    kind: Global___BlockKind.ValueType
+    """kind says what it is for."""
+    title: _builtins.str
+    """title is the category, the title of the documents, or the id of the intent; empty for REACTION."""
+    score: _builtins.float
+    """score is the probability that what the user wants is in this block, in [0, 1]; those of all blocks
+    found add up to 1. An entry of the catalogue has none: 0.
+    """
+    general_score: _builtins.float
+    """general_score is the same for anybody."""
+    documents: _builtins.int
+    """documents that the block has; hits are the first of them."""
+    @_builtins.property
+    def hits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchHit]:
+        """hits, best first; their score is the probability that the document is what the user wants."""
+
+    @_builtins.property
+    def intent(self) -> Global___IntentMatch:
+        """intent is the entry of the catalogue, in a block of its own."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___BlockKind.ValueType = ...,
+        title: _builtins.str = ...,
+        score: _builtins.float = ...,
+        general_score: _builtins.float = ...,
+        hits: _abc.Iterable[Global___SearchHit] | None = ...,
+        documents: _builtins.int = ...,
+        intent: Global___IntentMatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["intent", b"intent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents", "general_score", b"general_score", "hits", b"hits", "intent", b"intent", "kind", b"kind", "score", b"score", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SearchBlock: _TypeAlias = SearchBlock  # noqa: Y015
+
+@_typing.final
+class SearchBlocksResponse(_message.Message):
+    """SearchBlocksResponse holds the blocks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOCKS_FIELD_NUMBER: _builtins.int
+    CLICK_ENTROPY_FIELD_NUMBER: _builtins.int
+    PERSONALISATION_FIELD_NUMBER: _builtins.int
+    CORRECTED_QUERY_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    SEARCH_ID_FIELD_NUMBER: _builtins.int
+    SERVING_INFO_FIELD_NUMBER: _builtins.int
+    click_entropy: _builtins.float
+    """click_entropy of the query in bits: 0 when all who searched for it clicked the same document
+    (Dou et al., WWW 2007), or that of the query nearest in meaning; unset for one like no other.
+    """
+    personalisation: _builtins.float
+    """personalisation is the weight of what is known of the user, in [0, 1]: 1 - 2^-click_entropy;
+    0 when nobody is known or nothing could be asked.
+    """
+    corrected_query: _builtins.str
+    """corrected_query is what may have been meant; empty when the query looks right."""
+    fallback: Global___Fallback.ValueType
+    """fallback is what was done because nothing matched."""
+    search_id: _builtins.str
+    """search_id names this page of answers, as SearchResponse.search_id; positions go through the blocks."""
+    @_builtins.property
+    def blocks(self) -> _containers.RepeatedCompositeFieldContainer[Global___SearchBlock]:
+        """blocks: entries of the catalogue that match, nearest first; then by score. A document is in one
+        block only.
+        """
+
+    @_builtins.property
+    def serving_info(self) -> _serving_info_pb2.ServingInfo:
+        """serving_info carries the versions of encoder, queries and ranker, stage timings and degradations."""
+
+    def __init__(
+        self,
+        *,
+        blocks: _abc.Iterable[Global___SearchBlock] | None = ...,
+        click_entropy: _builtins.float | None = ...,
+        personalisation: _builtins.float = ...,
+        corrected_query: _builtins.str = ...,
+        fallback: Global___Fallback.ValueType = ...,
+        search_id: _builtins.str = ...,
+        serving_info: _serving_info_pb2.ServingInfo | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_click_entropy", b"_click_entropy", "click_entropy", b"click_entropy", "serving_info", b"serving_info"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_click_entropy", b"_click_entropy", "blocks", b"blocks", "click_entropy", b"click_entropy", "corrected_query", b"corrected_query", "fallback", b"fallback", "personalisation", b"personalisation", "search_id", b"search_id", "serving_info", b"serving_info"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__click_entropy: _TypeAlias = _typing.Literal["click_entropy"]  # noqa: Y015
+    _WhichOneofArgType__click_entropy: _TypeAlias = _typing.Literal["_click_entropy", b"_click_entropy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__click_entropy) -> _WhichOneofReturnType__click_entropy | None: ...
+
+Global___SearchBlocksResponse: _TypeAlias = SearchBlocksResponse  # noqa: Y015

@@ -71,6 +71,11 @@ class SearchServiceStub:
                 request_serializer=madang_dot_search_dot_v1_dot_search__pb2.ListIntentsRequest.SerializeToString,
                 response_deserializer=madang_dot_search_dot_v1_dot_search__pb2.ListIntentsResponse.FromString,
                 _registered_method=True)
+        self.SearchBlocks = channel.unary_unary(
+                '/madang.search.v1.SearchService/SearchBlocks',
+                request_serializer=madang_dot_search_dot_v1_dot_search__pb2.SearchBlocksRequest.SerializeToString,
+                response_deserializer=madang_dot_search_dot_v1_dot_search__pb2.SearchBlocksResponse.FromString,
+                _registered_method=True)
         self.Suggest = channel.unary_unary(
                 '/madang.search.v1.SearchService/Suggest',
                 request_serializer=madang_dot_search_dot_v1_dot_search__pb2.SuggestRequest.SerializeToString,
@@ -149,6 +154,21 @@ class SearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchBlocks(self, request, context):
+        """SearchBlocks answers a query with blocks, one for each thing that may be meant: an entry of the
+        intent catalogue, a shop by its name, what the user just looked at, and a block for each category
+        of the documents found. Those are found by words, by meaning, and among the categories that
+        people who searched for the same took. Blocks and their documents are ordered by the
+        probability that this user wants them: relevance, what others clicked, the ranker's P(click) and
+        what the user did within the hour; the last two count the more, the less people agree on what
+        the query means (its click entropy). Without the ranker, the feature store, or queries that were
+        trained, it goes without and says so in ServingInfo.degraded. Errors: NOT_READY, NOT_FRESH_YET,
+        FRESHNESS_TOKEN_INVALID, FIELD_INVALID.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Suggest(self, request, context):
         """Suggest completes what is typed so far, letter by letter down to the jamo. It bears a slip of the
         finger and the wrong keyboard (Korean typed as English and the other way round). Errors:
@@ -206,6 +226,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.ListIntents,
                     request_deserializer=madang_dot_search_dot_v1_dot_search__pb2.ListIntentsRequest.FromString,
                     response_serializer=madang_dot_search_dot_v1_dot_search__pb2.ListIntentsResponse.SerializeToString,
+            ),
+            'SearchBlocks': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchBlocks,
+                    request_deserializer=madang_dot_search_dot_v1_dot_search__pb2.SearchBlocksRequest.FromString,
+                    response_serializer=madang_dot_search_dot_v1_dot_search__pb2.SearchBlocksResponse.SerializeToString,
             ),
             'Suggest': grpc.unary_unary_rpc_method_handler(
                     servicer.Suggest,
@@ -409,6 +434,33 @@ class SearchService:
             '/madang.search.v1.SearchService/ListIntents',
             madang_dot_search_dot_v1_dot_search__pb2.ListIntentsRequest.SerializeToString,
             madang_dot_search_dot_v1_dot_search__pb2.ListIntentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchBlocks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/madang.search.v1.SearchService/SearchBlocks',
+            madang_dot_search_dot_v1_dot_search__pb2.SearchBlocksRequest.SerializeToString,
+            madang_dot_search_dot_v1_dot_search__pb2.SearchBlocksResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,17 @@ class SearchServiceStub:
     """ListIntents returns the catalogue by intent id, with a threshold suggested for each entry from
     its phrases. Errors: NOT_READY, NOT_FRESH_YET, PAGE_TOKEN_INVALID.
     """
+    SearchBlocks: _grpc.UnaryUnaryMultiCallable[_search_pb2.SearchBlocksRequest, _search_pb2.SearchBlocksResponse]
+    """SearchBlocks answers a query with blocks, one for each thing that may be meant: an entry of the
+    intent catalogue, a shop by its name, what the user just looked at, and a block for each category
+    of the documents found. Those are found by words, by meaning, and among the categories that
+    people who searched for the same took. Blocks and their documents are ordered by the
+    probability that this user wants them: relevance, what others clicked, the ranker's P(click) and
+    what the user did within the hour; the last two count the more, the less people agree on what
+    the query means (its click entropy). Without the ranker, the feature store, or queries that were
+    trained, it goes without and says so in ServingInfo.degraded. Errors: NOT_READY, NOT_FRESH_YET,
+    FRESHNESS_TOKEN_INVALID, FIELD_INVALID.
+    """
     Suggest: _grpc.UnaryUnaryMultiCallable[_search_pb2.SuggestRequest, _search_pb2.SuggestResponse]
     """Suggest completes what is typed so far, letter by letter down to the jamo. It bears a slip of the
     finger and the wrong keyboard (Korean typed as English and the other way round). Errors:
@@ -118,6 +129,17 @@ class SearchServiceAsyncStub(SearchServiceStub):
     ListIntents: _aio.UnaryUnaryMultiCallable[_search_pb2.ListIntentsRequest, _search_pb2.ListIntentsResponse]  # type: ignore[assignment]
     """ListIntents returns the catalogue by intent id, with a threshold suggested for each entry from
     its phrases. Errors: NOT_READY, NOT_FRESH_YET, PAGE_TOKEN_INVALID.
+    """
+    SearchBlocks: _aio.UnaryUnaryMultiCallable[_search_pb2.SearchBlocksRequest, _search_pb2.SearchBlocksResponse]  # type: ignore[assignment]
+    """SearchBlocks answers a query with blocks, one for each thing that may be meant: an entry of the
+    intent catalogue, a shop by its name, what the user just looked at, and a block for each category
+    of the documents found. Those are found by words, by meaning, and among the categories that
+    people who searched for the same took. Blocks and their documents are ordered by the
+    probability that this user wants them: relevance, what others clicked, the ranker's P(click) and
+    what the user did within the hour; the last two count the more, the less people agree on what
+    the query means (its click entropy). Without the ranker, the feature store, or queries that were
+    trained, it goes without and says so in ServingInfo.degraded. Errors: NOT_READY, NOT_FRESH_YET,
+    FRESHNESS_TOKEN_INVALID, FIELD_INVALID.
     """
     Suggest: _aio.UnaryUnaryMultiCallable[_search_pb2.SuggestRequest, _search_pb2.SuggestResponse]  # type: ignore[assignment]
     """Suggest completes what is typed so far, letter by letter down to the jamo. It bears a slip of the
@@ -209,6 +231,23 @@ class SearchServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_search_pb2.ListIntentsResponse, _abc.Awaitable[_search_pb2.ListIntentsResponse]]:
         """ListIntents returns the catalogue by intent id, with a threshold suggested for each entry from
         its phrases. Errors: NOT_READY, NOT_FRESH_YET, PAGE_TOKEN_INVALID.
+        """
+
+    @_abc_1.abstractmethod
+    def SearchBlocks(
+        self,
+        request: _search_pb2.SearchBlocksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_search_pb2.SearchBlocksResponse, _abc.Awaitable[_search_pb2.SearchBlocksResponse]]:
+        """SearchBlocks answers a query with blocks, one for each thing that may be meant: an entry of the
+        intent catalogue, a shop by its name, what the user just looked at, and a block for each category
+        of the documents found. Those are found by words, by meaning, and among the categories that
+        people who searched for the same took. Blocks and their documents are ordered by the
+        probability that this user wants them: relevance, what others clicked, the ranker's P(click) and
+        what the user did within the hour; the last two count the more, the less people agree on what
+        the query means (its click entropy). Without the ranker, the feature store, or queries that were
+        trained, it goes without and says so in ServingInfo.degraded. Errors: NOT_READY, NOT_FRESH_YET,
+        FRESHNESS_TOKEN_INVALID, FIELD_INVALID.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,1 @@
+"""Blocks: what a query may mean, in the order of who asks."""

@@ -1,0 +1,37 @@
+"""Versions that know texts, and the vectors of these."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+
+from madang_runtime.text.encoder import Encoder
+from madang_search.bundle import SearchBundle
+from madang_search.nearest import Floats
+
+
+class Known(Protocol):
+    """A version of something that was learned of texts."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """They."""
+
+    def __hash__(self) -> int:
+        """Each is itself."""
+
+
+@lru_cache(8)  # the last two of the encoder, and of each that knows texts
+def known_vectors(encoder: Encoder, known: Known) -> Floats:
+    """Vectors of the texts, [n, d]: made when either is loaded."""
+    return encoder.encode(known.texts)
+
+
+def nearest_known(text: str, known: Known, bundle: SearchBundle, near: float) -> int | None:
+    """The row of the text that is nearest to another one; None where none is so near."""
+    if not (text and known.texts):
+        return None
+    vectors = known_vectors(bundle.encoder, known)
+    nearest = bundle.nearest(text, vectors, np.ones(len(vectors), bool), 1)
+    return int(nearest.rows[0]) if nearest.similarities[0] >= near else None
