@@ -71,6 +71,8 @@ def driven(mesh: LocalMesh, clients: Clients) -> LocalMesh:
     acted_token = clients.features.RecordActions(acted, timeout=5).freshness_token
     keywords = search_pb2.RecommendKeywordsRequest(user_id=user, freshness_token=acted_token)
     clients.search.RecommendKeywords(keywords, timeout=5)
+    wish = search_pb2.SearchBlocksRequest(query="맛집", user_id=user, place=PLACE)
+    clients.search.SearchBlocks(wish, timeout=5)
     clients.search.Suggest(search_pb2.SuggestRequest(prefix="골"), timeout=5)
     gone = search_pb2.DeleteDocumentsRequest(document_ids=[item])
     clients.search.DeleteDocuments(gone, timeout=5)

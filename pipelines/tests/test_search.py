@@ -58,15 +58,22 @@ def test_documents_that_are_no_more_are_told(city, tmp_path):
     assert len(saved) == len(shops)
 
 
-def test_pairs_are_of_the_past_and_negatives_of_another_kind(city):
+def test_pairs_are_of_the_past_and_negatives_of_a_kind_that_nobody_took(city):
     queries, positives, negatives = search_pairs(city.tables, most=300)
-    assert len(queries) == len(positives) == len(negatives) == 300
-    kinds = [
-        [text.split("\n")[1] for text in texts] for texts in (positives, negatives)
-    ]  # the second line is the kind
-    assert np.mean([a != b for a, b in zip(*kinds, strict=True)]) > 0.98
+    assert len(queries) == len(positives) == len(negatives)
+    items = city.tables.frames["items"].select("item_id", "category_name")
     past = city.tables.frames["searches"].filter(pl.col("period") < city.tables.test_period)
-    assert queries == past.sort("time")["query"].tail(300).to_list()
+    led = past.join(items, "item_id").group_by("query").agg("category_name")
+    taken = {query: set(kinds) for query, kinds in led.iter_rows()}
+    # The second line of a text is the kind.
+    rows = [
+        (query, *(text.split("\n")[1] for text in texts))
+        for query, *texts in zip(queries, positives, negatives, strict=True)
+    ]
+    assert all(good in taken[query] and bad not in taken[query] for query, good, bad in rows)
+    latest = iter(past.sort("time")["query"].tail(300))
+    assert all(query in latest for query in queries), "in the order of time"
+    assert 250 < len(queries) < 300, "no shop is wrong for some"
 
 
 def test_a_version_of_the_encoder_has_its_own_thresholds(workspace):

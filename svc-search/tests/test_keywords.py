@@ -50,9 +50,8 @@ class Store:
 def recommend(model, encoder):
     """Asks for u1's keywords, of a store and a model."""
     nearest = NearestSearcher(encoder, Metrics())
-    bundle = SimpleNamespace(
-        encoder=encoder, nearest=nearest, tuning=SimpleNamespace(near=0.3), version=model.version
-    )
+    tuning = SimpleNamespace(near=encoder.parameters["near"])
+    bundle = SimpleNamespace(encoder=encoder, nearest=nearest, tuning=tuning, version=model.version)
 
     def call(store, given=model, user="u1", **fields):
         def current():

@@ -130,26 +130,33 @@ def encode(model: nn.Module, tokens: TextTokens, texts: Sequence[str]) -> Floats
 
 
 def search_pairs(tables: Tables, most: int) -> tuple[list[str], list[str], list[str]]:
-    """The latest searches that led to an order, the shop that was ordered from, and a shop of
-    another kind, drawn by popularity: texts, n of each. Nothing of the held-out period."""
+    """The latest searches that led to an order, the shop that was ordered from, and a shop, drawn
+    by popularity, of a kind that nobody took who searched for it; without searches that led to
+    about every kind. Texts, n of each. Nothing of the held-out period."""
     documents = {document.document_id: document for document in upserts(shop_documents(tables))}
     found = (
         tables.frames["searches"]
         .filter(pl.col("period") < tables.test_period)
         .filter(pl.col("item_id").is_in([*documents]))
         .sort("time")
-        .tail(most)
     )
+    taken: dict[str, set[str]] = {}
+    for query, item_id in found.select("query", "item_id").iter_rows():
+        taken.setdefault(query, set()).add(documents[item_id].category)
     shops = [*documents.values()]
     popularity = np.array([shop.popularity + 1 for shop in shops])
     random = np.random.default_rng(0)
+    found = found.tail(most)
     drawn = random.choice(len(shops), (len(found), 8), p=popularity / popularity.sum())
-    positives = [documents[item_id] for item_id in found["item_id"]]
-    negatives = [
-        next((shops[at] for at in row if shops[at].category != shop.category), shops[row[0]])
-        for shop, row in zip(positives, drawn.tolist(), strict=True)
-    ]
-    return found["query"].to_list(), [*map(text_of, positives)], [*map(text_of, negatives)]
+    triplets = []
+    for (query, item_id), row in zip(
+        found.select("query", "item_id").iter_rows(), drawn.tolist(), strict=True
+    ):
+        others = (shops[at] for at in row if shops[at].category not in taken[query])
+        if other := next(others, None):
+            triplets.append((query, text_of(documents[item_id]), text_of(other)))
+    queries, positives, negatives = zip(*triplets, strict=True) if triplets else ((), (), ())
+    return [*queries], [*positives], [*negatives]
 
 
 def strangers() -> tuple[list[str], list[str]]:
