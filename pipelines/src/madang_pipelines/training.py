@@ -120,12 +120,7 @@ def train_all(
     snapshots = Snapshots.of(builder, tables.periods)
     impressions = dcn_examples(tables, builder, snapshots, range(1, tables.test_period))
     features = model_features()
-    sizes: dict[str, Any] = {
-        "users": len(tables.frames["users"]) + 1,
-        "items": len(tables.frames["items"]) + 1,
-        "categories": _codes(tables, items="category"),
-        "districts": _codes(tables, items="district", users="home_district"),
-    }
+    sizes = vocabulary_sizes(tables)
     progress("features", 1.0)
 
     positives = tower_examples(impressions, snapshots, tables.test_period - 1)
@@ -238,6 +233,16 @@ def _ads(
         "ads.onnx": export_items(trained.ad, examples.items),
     }
     return files, {"ad_rows": rows, "ad_vectors": vectors}
+
+
+def vocabulary_sizes(tables: Tables) -> dict[str, Any]:
+    """How many codes of each kind a model must know, as the configurations name them."""
+    return {
+        "users": len(tables.frames["users"]) + 1,
+        "items": len(tables.frames["items"]) + 1,
+        "categories": _codes(tables, items="category"),
+        "districts": _codes(tables, items="district", users="home_district"),
+    }
 
 
 def _codes(tables: Tables, **columns: str) -> int:
