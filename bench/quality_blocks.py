@@ -28,7 +28,7 @@ from madang_search.analysis import Analyzer, normal
 from madang_search.answering import Answer
 from madang_search.blocks.queries import KnownQuery, QueryBook
 from madang_search.blocks.retrieving import Candidate, retrieve
-from madang_search.blocks.scores import Found, general, personal, probabilities
+from madang_search.blocks.scores import Pool, general, personal, probabilities
 from madang_search.bundle import SearchBundle, Tuning
 from madang_search.documents import Wanted
 from madang_search.exact import ExactIndex
@@ -57,8 +57,8 @@ class _Asked:
     shop: str
     category: str
     known: KnownQuery | None
-    plain: Found
-    found: Found
+    plain: Pool
+    found: Pool
 
 
 def blocks_table(
@@ -153,8 +153,8 @@ def _retrieved(
     return asked
 
 
-def _columns(candidates: Sequence[Candidate]) -> Found:
-    return Found(
+def _columns(candidates: Sequence[Candidate]) -> Pool:
+    return Pool(
         [one.document.document_id for one in candidates],
         [one.document.category for one in candidates],
         np.array([one.relevance for one in candidates], np.float64),

@@ -1,6 +1,7 @@
 """How what was found becomes blocks, and what is known of queries."""
 
 import json
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from madang_search.blocks.grouping import group
 from madang_search.blocks.queries import QUERIES, KnownQuery, QueryBook
 from madang_search.blocks.retrieving import Candidate, retrieve
 from madang_search.blocks.scores import (
-    Found,
+    Pool,
     general,
     personal,
     probabilities,
@@ -26,8 +27,8 @@ from madang_search.blocks.scores import (
 )
 from madang_search.blocks.users import Users
 from madang_search.documents import Wanted
-from madang_search.index import Found as FoundByIndex
-from madang_search.index import Ranked
+from madang_search.index import Found, Ranked
+from madang_search.known import known_vectors
 from madang_search.nearest import NearestSearcher
 
 ANSWER, EXPLORATION, REACTION = (
@@ -80,7 +81,7 @@ def test_a_query_is_known_by_its_text_and_else_by_the_nearest(bundle):
 
 
 def test_what_others_took_adds_to_relevance():
-    found = Found(["a", "b", "c"], ["치킨", "치킨", "피자"], np.array([0.5, 0.5, 0.5]))
+    found = Pool(["a", "b", "c"], ["치킨", "치킨", "피자"], np.array([0.5, 0.5, 0.5]))
     assert len(set(general(found, None))) == 1
     known = KnownQuery(2.0, {"치킨": 0.75, "피자": 0.25}, {"b": 3})
     scores = general(found, known)
@@ -89,7 +90,7 @@ def test_what_others_took_adds_to_relevance():
 
 
 def test_a_user_adds_clicks_and_what_they_just_looked_for():
-    found = Found(["a", "c"], ["치킨", "피자"], np.zeros(2))
+    found = Pool(["a", "c"], ["치킨", "피자"], np.zeros(2))
     none = personal(found, np.array([0.2, 0.1], np.float32), {})
     assert none[0] - none[1] == pytest.approx(np.log(2))
     recent = recent_categories([{"피자": 1.0}, {}, {"피자": 0.5}])
@@ -129,14 +130,12 @@ class Index:
 
     def popular(self, wanted, k):
         shops = [shop for shop in SHOPS if shop.category in wanted.categories][:k]
-        return FoundByIndex(
-            lambda at: [shops[i] for i in at], np.zeros(len(shops)), np.zeros(len(shops))
-        )
+        return Found(lambda at: [shops[i] for i in at], np.zeros(len(shops)), np.zeros(len(shops)))
 
 
 def answered(rows, fallback=pb.FALLBACK_UNSPECIFIED):
     """SHOPS found, of which some rows answer."""
-    found = FoundByIndex(
+    found = Found(
         lambda at: [SHOPS[i] for i in at], np.array([3.0, 0, 0]), np.array([0.9, 0.5, 0.1])
     )
     ranked = Ranked(np.array(rows, np.int64), np.linspace(1, 0.5, len(rows)))
@@ -231,3 +230,33 @@ def test_without_the_store_nothing_was_just_done():
 def test_what_they_refuse_is_refused(wrong):
     with pytest.raises(MadangError, match="what token"):
         known_of(*wrong)
+
+
+# --- vectors of what is known ---------------------------------------------------------------
+
+
+class Words:
+    """An encoder, or what knows texts."""
+
+    texts = ("a", "b")
+
+    def __init__(self):
+        self.made = 0
+
+    def encode(self, texts):
+        self.made += 1
+        return np.full((len(texts), 2), self.made, np.float32)
+
+
+def test_vectors_are_made_once_and_given_up_with_either():
+    encoder, other, known = Words(), Words(), Words()
+    vectors = known_vectors(encoder, known)
+    assert known_vectors(encoder, known) is vectors
+    assert known_vectors(other, known) is not vectors
+    assert (encoder.made, other.made) == (1, 1)
+    gone = weakref.ref(encoder)
+    del encoder
+    assert gone() is None
+    kept = weakref.ref(known)
+    del known
+    assert kept() is None

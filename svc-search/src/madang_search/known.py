@@ -1,8 +1,9 @@
 """Versions that know texts, and the vectors of these."""
 
+import threading
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -22,10 +23,20 @@ class Known(Protocol):
         """Each is itself."""
 
 
-@lru_cache(8)  # the last two of the encoder, and of each that knows texts
+# Weak, as an encoder that serves no more is to be given up with its hundreds of megabytes.
+_vectors: WeakKeyDictionary[Encoder, WeakKeyDictionary[Known, Floats]] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
 def known_vectors(encoder: Encoder, known: Known) -> Floats:
     """Vectors of the texts, [n, d]: made when either is loaded."""
-    return encoder.encode(known.texts)
+    with _lock:
+        found = _vectors.setdefault(encoder, WeakKeyDictionary()).get(known)
+    if found is None:
+        found = encoder.encode(known.texts)
+        with _lock:
+            _vectors[encoder][known] = found
+    return found
 
 
 def nearest_known(text: str, known: Known, bundle: SearchBundle, near: float) -> int | None:

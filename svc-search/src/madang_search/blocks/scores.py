@@ -19,7 +19,7 @@ _FADING = 0.8
 
 
 @dataclass(frozen=True)
-class Found:
+class Pool:
     """n documents that may be shown.
 
     Attributes:
@@ -32,7 +32,7 @@ class Found:
     relevance: Floats
 
 
-def general(found: Found, known: KnownQuery | None) -> Floats:
+def general(found: Pool, known: KnownQuery | None) -> Floats:
     """Log odds, up to a constant, that somebody wants each: relevance, the share of those who
     searched for it and took its category, and how often it was taken itself. Shape [n]."""
     scores: Floats = _RELEVANCE * found.relevance
@@ -43,7 +43,7 @@ def general(found: Found, known: KnownQuery | None) -> Floats:
     return scores
 
 
-def personal(found: Found, clicks: NDArray[np.float32], recent: Mapping[str, float]) -> Floats:
+def personal(found: Pool, clicks: NDArray[np.float32], recent: Mapping[str, float]) -> Floats:
     """What to add for a user, shape [n].
 
     Args:

@@ -18,7 +18,7 @@ from madang_search.blocks.queries import QueryBook
 from madang_search.blocks.retrieving import Candidate, retrieve
 from madang_search.blocks.scores import (
     Floats,
-    Found,
+    Pool,
     general,
     personal,
     probabilities,
@@ -76,7 +76,7 @@ class BlockSearcher:
         book = self._queries(stages)
         known = book.find(answer.query, answer.bundle) if book else None
         candidates, fallback = retrieve(answer, known, stages)
-        found = Found(
+        found = Pool(
             [one.document.document_id for one in candidates],
             [one.document.category for one in candidates],
             np.array([one.relevance for one in candidates], np.float64),
@@ -176,7 +176,7 @@ class BlockSearcher:
 
 
 def _looked_for(
-    action: feature_store_pb2.Action, found: Found, book: QueryBook | None
+    action: feature_store_pb2.Action, found: Pool, book: QueryBook | None
 ) -> Mapping[str, float]:
     """Shares of the categories that an action was about, as far as it is known."""
     if action.type == feature_store_pb2.ACTION_TYPE_SEARCH:

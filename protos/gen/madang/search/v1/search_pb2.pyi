@@ -1234,8 +1234,8 @@ class SearchBlocksResponse(_message.Message):
     (Dou et al., WWW 2007), or that of the query nearest in meaning; unset for one like no other.
     """
     personalisation: _builtins.float
-    """personalisation is the weight of what is known of the user, in [0, 1]: 1 - 2^-click_entropy;
-    0 when nobody is known or nothing could be asked.
+    """personalisation is the weight of what is known of the user, in [0, 1]: 1 - 2^-click_entropy, 1 for
+    a query like no other; 0 when nobody is known, nothing was found, or the ranker is away.
     """
     corrected_query: _builtins.str
     """corrected_query is what may have been meant; empty when the query looks right."""
