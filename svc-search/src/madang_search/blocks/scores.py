@@ -32,25 +32,25 @@ class Pool:
     relevance: Floats
 
 
-def general(found: Pool, known: KnownQuery | None) -> Floats:
+def general(pool: Pool, known: KnownQuery | None) -> Floats:
     """Log odds, up to a constant, that somebody wants each: relevance, the share of those who
     searched for it and took its category, and how often it was taken itself. Shape [n]."""
-    scores: Floats = _RELEVANCE * found.relevance
+    scores: Floats = _RELEVANCE * pool.relevance
     if known:
-        shares = [known.categories.get(category, 0.0) for category in found.categories]
-        taken = [known.documents.get(one, 0) for one in found.ids]
+        shares = [known.categories.get(category, 0.0) for category in pool.categories]
+        taken = [known.documents.get(one, 0) for one in pool.ids]
         scores = scores + np.log(np.array(shares) + _UNSEEN) + _CLICKS * np.log1p(taken)
     return scores
 
 
-def personal(found: Pool, clicks: NDArray[np.float32], recent: Mapping[str, float]) -> Floats:
+def personal(pool: Pool, clicks: NDArray[np.float32], recent: Mapping[str, float]) -> Floats:
     """What to add for a user, shape [n].
 
     Args:
         clicks: P(click) of each, [n].
         recent: how much of each category they lately looked for.
     """
-    lately = np.array([recent.get(category, 0.0) for category in found.categories])
+    lately = np.array([recent.get(category, 0.0) for category in pool.categories])
     taste: Floats = np.log(np.maximum(clicks, _LEAST)) + np.log1p(lately)
     return taste
 

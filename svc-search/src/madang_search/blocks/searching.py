@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from madang_runtime.stages import Stages
 from madang_runtime.times import given_ms, now_ms
 from madang_search.answering import Answer, Answerer
 from madang_search.blocks.grouping import Block, group
-from madang_search.blocks.queries import QueryBook
+from madang_search.blocks.queries import KnownQuery, QueryBook
 from madang_search.blocks.retrieving import Candidate, retrieve
 from madang_search.blocks.scores import (
     Floats,
@@ -24,12 +25,28 @@ from madang_search.blocks.scores import (
     probabilities,
     recent_categories,
 )
-from madang_search.blocks.users import Users
+from madang_search.blocks.users import User, Users
 from madang_search.editing import DOCUMENTS_TOKEN
 from madang_search.finder import SearchFinder
 from madang_search.query_log import Searched
 
 _BLOCKS, _HITS = 6, 5
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What of n candidates is wanted.
+
+    Attributes:
+        chances, general: the probability that it is what the user, or anybody, wants, [n].
+        personalisation: the weight of who asks, in [0, 1].
+        user: who asks, if it counts.
+    """
+
+    chances: Floats
+    general: Floats
+    personalisation: float
+    user: User | None
 
 
 class BlockSearcher:
@@ -76,21 +93,10 @@ class BlockSearcher:
         book = self._queries(stages)
         known = book.find(answer.query, answer.bundle) if book else None
         candidates, fallback = retrieve(answer, known, stages)
-        found = Pool(
-            [one.document.document_id for one in candidates],
-            [one.document.category for one in candidates],
-            np.array([one.relevance for one in candidates], np.float64),
-        )
-        weight, user = known.personalisation if known else 1.0, None
-        if weight and candidates:
-            user = self._users.know(request, time_ms, found.ids, stages)
-        anybody = scores = general(found, known)
-        if user:
-            steps = [_looked_for(action, found, book) for action in user.recent]
-            scores = anybody + weight * personal(found, user.clicks, recent_categories(steps))
-        chances = probabilities(scores)
+        wanted = self._wanted(request, time_ms, candidates, known, book, stages)
+        user, chances = wanted.user, wanted.chances
         recent = {action.item_id for action in user.recent} if user else ()
-        blocks = group(answer.query, candidates, chances, probabilities(anybody), recent)
+        blocks = group(answer.query, candidates, chances, wanted.general, recent)
         intents = self._intents(request, answer, stages)
         room = max(0, (request.max_blocks or _BLOCKS) - len(intents))
         with stages.stage("highlight"):
@@ -102,7 +108,7 @@ class BlockSearcher:
         response = pb.SearchBlocksResponse(
             blocks=[*intents, *shown],
             click_entropy=known.entropy if known else None,
-            personalisation=weight if user else 0.0,
+            personalisation=wanted.personalisation,
             corrected_query=answer.corrected,
             fallback=fallback,
             search_id=uuid.uuid4().hex,
@@ -120,6 +126,32 @@ class BlockSearcher:
         )
         self._note(Searched(asked, page, asked_ms, 1, time.perf_counter() - started))
         return response
+
+    def _wanted(
+        self,
+        request: pb.SearchBlocksRequest,
+        time_ms: int,
+        candidates: Sequence[Candidate],
+        known: KnownQuery | None,
+        book: QueryBook | None,
+        stages: Stages,
+    ) -> _Wanted:
+        pool = Pool(
+            [one.document.document_id for one in candidates],
+            [one.document.category for one in candidates],
+            np.array([one.relevance for one in candidates], np.float64),
+        )
+        anybody = general(pool, known)
+        weight = known.personalisation if known else 1.0
+        user = None
+        if weight and candidates:
+            user = self._users.know(request, time_ms, pool.ids, stages)
+        if not user:
+            chances = probabilities(anybody)
+            return _Wanted(chances, chances, 0.0, None)
+        steps = [_looked_for(action, pool, book) for action in user.recent]
+        own = anybody + weight * personal(pool, user.clicks, recent_categories(steps))
+        return _Wanted(probabilities(own), probabilities(anybody), weight, user)
 
     def _queries(self, stages: Stages) -> QueryBook | None:
         try:
@@ -176,12 +208,12 @@ class BlockSearcher:
 
 
 def _looked_for(
-    action: feature_store_pb2.Action, found: Pool, book: QueryBook | None
+    action: feature_store_pb2.Action, pool: Pool, book: QueryBook | None
 ) -> Mapping[str, float]:
     """Shares of the categories that an action was about, as far as it is known."""
     if action.type == feature_store_pb2.ACTION_TYPE_SEARCH:
         known = book.get(action.query) if book else None
         return known.categories if known else {}
-    if action.item_id in found.ids:
-        return {found.categories[found.ids.index(action.item_id)]: 1.0}
+    if action.item_id in pool.ids:
+        return {pool.categories[pool.ids.index(action.item_id)]: 1.0}
     return {}
