@@ -20,6 +20,7 @@ from madang_cli.reflect import CallError, find_rpc
 from madang_cli.traces import draw, is_whole, read_spans, tree
 from madang_cli.verify import Visitor, verify
 from madang_cli.workspace import Workspace, open_source
+from madang_featurestore.yaml_views import load_view
 from madang_gateway.services import SERVICES
 from madang_pipelines.sources.checkins import FILES, MissingFilesError
 from madang_runtime.models.registry import ModelRegistry
@@ -137,6 +138,33 @@ def test_publish_leaves_champions_of_others_alone(up, tmp_path):
     assert theirs.resolve("ranker") == own
     code, shown = madang("publish", *where, "--replace")
     assert theirs.resolve("ranker") == workspace.registry.resolve("ranker")
+
+
+def test_views_of_feast_are_taken_over(up, tmp_path):
+    workspace, _, _ = up
+    gateway = find(workspace.home, "cli").gateway
+    (tmp_path / "repo").mkdir()
+    code, shown = madang("views", str(tmp_path / "repo"))
+    assert code == 2
+    assert "no Python files" in shown
+    (tmp_path / "repo" / "definitions.py").write_text(
+        "courier = Entity(name='courier')\n"
+        "trips = Field(name='trips', dtype=Int64)\n"
+        "FeatureView(name='courier_week', entities=[courier], schema=[trips],"
+        " ttl=timedelta(days=7))\n"
+        "FeatureView(name='inferred', entities=[courier])\n"
+    )
+    given = ("views", str(tmp_path / "repo"), "--out", str(tmp_path / "out"), "--gateway", gateway)
+    code, shown = madang(*given)
+    assert code == 0, shown
+    for part in ("7 days, 0:00:00", "trips int64", "definitions.py:4: FeatureView left out"):
+        assert part in shown
+    assert f"1 of 1 views are new or changed at {gateway}" in shown
+    assert "0 of 1 views" in madang(*given)[1]
+    assert load_view(tmp_path / "out" / "courier_week.yaml").entity == "courier"
+    where = ("--home", str(workspace.home), "--name", "cli")
+    code, shown = madang("call", "featurestore.GetFeatureView", '{"name": "courier_week"}', *where)
+    assert json.loads(shown)["view"]["ttl"] == "604800s"
 
 
 def test_call_and_trace(up):

@@ -30,13 +30,15 @@ from madang_cli.show import (
     steps,
 )
 from madang_cli.verify import Visitor, verify
+from madang_cli.views import print_views
 from madang_cli.workspace import Workspace, load, open_source
 from madang_eta.stage_model import EtaModel
 from madang_pipelines.eta.replay import replay
-from madang_pipelines.publish import copy_champions, publish
+from madang_pipelines.publish import apply_views, copy_champions, publish
 from madang_pipelines.search.query_log import report_searches
 from madang_pipelines.sources.checkins import MissingFilesError
 from madang_pipelines.sources.decision_log import load_explorations
+from madang_pipelines.sources.feast import as_yaml, read_feast
 from madang_pipelines.sources.open_bandit import load_campaigns
 from madang_pipelines.targeting.results import collect, with_campaigns
 from madang_pipelines.training import Recipe
@@ -202,6 +204,33 @@ def publish_bundle(
     typer.echo(f"{registry} has our champions")
     rows = publish(workspace.features, gateway, patience=patience)
     typer.echo(f"{rows:,} feature rows published to {gateway}")
+
+
+@app.command(name="views")
+def take_views(
+    folder: Annotated[Path, typer.Argument(help="Of a Feast repository's Python files.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the views as YAML, a file each.")
+    ] = None,
+    gateway: Annotated[str, typer.Option(help="host:port of a mesh to apply them to.")] = "",
+) -> None:
+    """Take over the feature views of a Feast repository."""
+    try:
+        found = read_feast(folder)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    print_views(found, console)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        for view in found.views:
+            (out / f"{view.name}.yaml").write_text("\n".join(as_yaml(view)) + "\n", "utf-8")
+        typer.echo(f"written to {out}")
+    if gateway:
+        try:
+            changed = apply_views(found.views, gateway)
+        except grpc.RpcError as error:
+            _refused(error)
+        typer.echo(f"{changed} of {len(found.views)} views are new or changed at {gateway}")
 
 
 @app.command(name="verify")

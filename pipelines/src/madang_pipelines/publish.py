@@ -1,7 +1,7 @@
 """Keeps feature rows and lists as Parquet and publishes them to a mesh."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -167,6 +167,21 @@ def publish(
                 if error.code() != grpc.StatusCode.UNIMPLEMENTED:  # a mesh without svc-search
                     raise
     return written
+
+
+def apply_views(views: Sequence[pb.FeatureView], gateway: str) -> int:
+    """Apply views through the gateway, one after the other.
+
+    Returns:
+        how many are new or changed.
+
+    Raises:
+        grpc.RpcError: the feature store refuses one; those before it are applied.
+    """
+    with grpc.insecure_channel(gateway) as channel:
+        store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+        requests = [pb.ApplyFeatureViewRequest(view=view) for view in views]
+        return sum(store.ApplyFeatureView(one, timeout=10).changed for one in requests)
 
 
 def publish_documents(documents: pl.DataFrame, channel: grpc.Channel, patience: float) -> None:
