@@ -135,3 +135,27 @@ def test_a_folder_without_definitions_is_refused(tmp_path):
 def test_a_file_is_never_run(tmp_path):
     (tmp_path / "a.py").write_text("raise SystemExit\n")
     assert read_feast(tmp_path).views == []
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "description=3",
+        "ttl=timedelta(days=X)",
+        "ttl=timedelta(days='a')",
+        "schema=[Field(name='a', dtype=Array(Int64), vector_length='b')]",
+        "schema=[Field(name='a', dtype=Int64, description=9)]",
+        "schema=[Field(name='a', dtype=Array(Int64), vector_length=-1)]",
+        "entities=[Entity(name='c', join_keys=7)]",
+        "entities=[*others]",
+        "name=3",
+    ],
+)
+def test_odd_values_leave_a_view_out(tmp_path, odd):
+    given = {"name": "'a'", "entities": "['c']", "schema": "[Field(name='x', dtype=Int64)]"}
+    key, value = odd.split("=", 1)
+    call = ", ".join(f"{k}={v}" for k, v in (given | {key: value}).items())
+    (tmp_path / "a.py").write_text(f"X = X * 2\nFeatureView({call})\n")
+    found = read_feast(tmp_path)
+    assert found.views == []
+    assert found.notes[-1].startswith("a.py:2: FeatureView left out: ")

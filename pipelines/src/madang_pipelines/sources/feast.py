@@ -69,6 +69,10 @@ def _hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") or part in ("venv", "__pycache__") for part in parts)
 
 
+_ODD = (TypeError, ValueError, AttributeError, RecursionError)
+"""What values of other types than Feast takes, or that refer to themselves, end in."""
+
+
 class _UnreadableError(Exception):
     """Something that only running the file would tell."""
 
@@ -103,7 +107,7 @@ class _Module:
                 assert isinstance(node, ast.Call)
                 try:
                     view, changes = reader.view(node)
-                except _UnreadableError as error:
+                except (_UnreadableError, *_ODD) as error:
                     found.notes.append(f"{note}{kind} left out: {error}")
                     continue
                 found.notes += [f"{note}{view.name}: {change}" for change in changes]
