@@ -28,6 +28,7 @@ _SEEDS = (0, 1, 2)
 def list_table(log: KeywordLog) -> Iterator[str]:
     """The lists made beforehand."""
     batch, held_out = batch_keywords(log), log.tables.test_period
+    assert batch, "the city has several periods"
     users, wanted = batch.asked([held_out])
     m, n, a = batch.correction.m, batch.correction.n, batch.correction.a
     corrected = f"NMF → network → popularity correction (m {m:g}, n {n:g}, a {a:g})"

@@ -1,6 +1,9 @@
 """The model registry, hot models and fingerprints."""
 
+import contextlib
+import gc
 import json
+import weakref
 
 import fsspec
 import pytest
@@ -169,6 +172,29 @@ def test_a_hot_model_follows_its_alias_and_survives_bad_versions(tmp_path):
         assert model.current() is first
     promote(b"two")
     assert model.current().content == b"two"
+    host.closing.close()
+
+
+def test_a_refusal_keeps_nothing_of_those_who_heard_it(tmp_path):
+    registry = ModelRegistry(f"file://{tmp_path}")
+    host = ServiceHost("t", ServiceSettings(default_deadline_seconds=0.01, model_poll_seconds=60))
+    registry.set_alias("m", "champion", registry.register("m", {"a.bin": b"crash"}))
+    model = HotModel(host, registry, "m", "champion", Loaded, required=False)
+    model.start()
+
+    class Request:
+        pass
+
+    def asks():
+        request = Request()
+        with contextlib.suppress(MadangError):
+            model.current()
+        return weakref.ref(request)
+
+    asked = [asks() for _ in range(3)]
+    gc.collect()
+    assert [request() for request in asked] == [None] * 3
+    assert refused(model.current) == reason.ERROR_REASON_MODEL_CORRUPT
     host.closing.close()
 
 

@@ -63,8 +63,21 @@ def test_without_content_towers_items_alone_count():
     assert proposed("even", content=no_content) == []
     pool = Query.index.search(Query.user_vector, Query.allowed, Query.limit)[0].tolist()
     assert proposed("even", pool[1], content=no_content)[0] == pool[1]
+    told = ("even", "odd", "even", pool[1], pool[2])
+    assert proposed(*told, content=no_content) == proposed(pool[1], pool[2])
     with pytest.raises(MadangError):
         no_content()
+
+
+def test_the_last_three_actions_count_and_each_once():
+    pool = Query.index.search(Query.user_vector, Query.allowed, Query.limit)[0].tolist()
+    four = ("even", pool[0], pool[1], pool[2])
+
+    def scores(*recent):
+        return ReactiveSource(1.0, 60, Content).propose(Query(*recent)).scores.tolist()
+
+    assert scores(*four) == scores(*four[:3]) != scores(*four[:2])
+    assert proposed("even", "even", "even", pool[0]) == proposed("even", pool[0])
 
 
 def shops(n, seed=0):

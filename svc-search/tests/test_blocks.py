@@ -1,7 +1,9 @@
 """How what was found becomes blocks, and what is known of queries."""
 
 import json
+import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -187,6 +189,9 @@ ACTIONS = f.LookupFeaturesResponse(
     recent_actions=[f.RecentActions(user_id="u", actions=[f.Action(item_id="a")])]
 )
 AWAY = MadangError(Code.UNAVAILABLE, reason.ERROR_REASON_STORE_UNAVAILABLE, "away")
+UNTRAINED = MadangError(
+    Code.FAILED_PRECONDITION, reason.ERROR_REASON_MODEL_NOT_FOUND, "no champion"
+)
 WRONG = MadangError(
     Code.INVALID_ARGUMENT, reason.ERROR_REASON_FRESHNESS_TOKEN_INVALID, "what token?"
 )
@@ -216,8 +221,9 @@ def test_nobody_is_asked_about_nobody():
     assert (user, rank.asked, features.asked) == (None, [], [])
 
 
-def test_without_the_ranker_nobody_is_known():
-    user, degraded, _ = known_of(AWAY, ACTIONS)
+@pytest.mark.parametrize("why", [AWAY, UNTRAINED])
+def test_without_the_ranker_nobody_is_known(why):
+    user, degraded, _ = known_of(why, ACTIONS)
     assert (user, degraded) == (None, ["ranker"])
 
 
@@ -246,6 +252,22 @@ class Words:
     def encode(self, texts):
         self.made += 1
         return np.full((len(texts), 2), self.made, np.float32)
+
+
+def test_many_who_ask_at_once_wait_for_one_encoding():
+    encoder, known, begun = Words(), Words(), threading.Event()
+    slow = encoder.encode
+
+    def encode(texts):
+        begun.wait(5)
+        return slow(texts)
+
+    encoder.encode = encode
+    with ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(known_vectors, encoder, known) for _ in range(8)]
+        begun.set()
+        assert len({id(one.result()) for one in found}) == 1
+    assert encoder.made == 1
 
 
 def test_vectors_are_made_once_and_given_up_with_either():

@@ -386,7 +386,11 @@ def searches(
     name: Name = "default",
 ) -> None:
     """Report what became of searches: without an answer, slow, clicked."""
-    print_searches(report_searches(logs or home / "mesh" / name, k=k), slow_ms, console)
+    try:
+        report = report_searches(logs or home / "mesh" / name, k=k)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    print_searches(report, slow_ms, console)
 
 
 def _refused(error: grpc.RpcError) -> NoReturn:

@@ -62,6 +62,13 @@ class MadangError(Exception):
         self.retry_after = retry_after
         self.about = about
 
+    def again(self) -> "MadangError":
+        """One like it, to be raised anew: an error that is kept gathers the frames of all who raise
+        it, and all that they hold."""
+        return MadangError(
+            self.code, self.reason, self.message, retry_after=self.retry_after, **self.about
+        )
+
     @property
     def reason_name(self) -> str:
         """The reason without its enum prefix, such as "FIELD_INVALID"."""

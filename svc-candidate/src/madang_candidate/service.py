@@ -26,7 +26,7 @@ from madang_runtime.stages import Stages
 from madang_runtime.times import given_ms, now_ms
 
 _DEFAULT_LIMIT, _DEFAULT_SIMILAR = 500, 20
-_RECENT_ACTIONS = 3
+_RECENT_ACTIONS = 10
 _OLD_SECONDS = 5.0  # without a look at the item log, after which answers say so
 
 

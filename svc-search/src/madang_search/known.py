@@ -25,18 +25,17 @@ class Known(Protocol):
 
 # Weak, as an encoder that serves no more is to be given up with its hundreds of megabytes.
 _vectors: WeakKeyDictionary[Encoder, WeakKeyDictionary[Known, Floats]] = WeakKeyDictionary()
-_lock = threading.Lock()
+_making = threading.Lock()
 
 
 def known_vectors(encoder: Encoder, known: Known) -> Floats:
     """Vectors of the texts, [n, d]: made when either is loaded."""
-    with _lock:
-        found = _vectors.setdefault(encoder, WeakKeyDictionary()).get(known)
-    if found is None:
-        found = encoder.encode(known.texts)
-        with _lock:
-            _vectors[encoder][known] = found
-    return found
+    made = _vectors.setdefault(encoder, WeakKeyDictionary())
+    if known not in made:
+        with _making:  # it takes a second: once, however many ask
+            if known not in made:
+                made[known] = encoder.encode(known.texts)
+    return made[known]
 
 
 def nearest_known(text: str, known: Known, bundle: SearchBundle, near: float) -> int | None:

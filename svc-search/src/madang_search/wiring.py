@@ -44,7 +44,7 @@ Note = Callable[[Searched], object]
 RecordActions = Dependency[
     feature_store_pb2.RecordActionsRequest, feature_store_pb2.RecordActionsResponse
 ]
-_LOGGED_AT_ONCE = 5000
+_LOGGED_AT_ONCE, _LOGGED_WAITING = 1000, 4000  # some 17 kB each, with 20 hits
 _RECORDED_AT_ONCE, _RECORD_SECONDS, _RECORD_TIMEOUT = 500, 0.02, 2.0
 Version = TypeVar("Version", bound=Known)
 OpenIndex = Callable[[NearestSearcher, Follower], DocumentIndex]
@@ -179,8 +179,9 @@ def _notes(host: ServiceHost, settings: SearchSettings, record: RecordActions) -
     takers = [_action_writer(host, record), *_query_log(host, settings)]
 
     def note(searched: Searched) -> None:
-        for take in takers:
-            take(searched)
+        if any(map(str.isalnum, searched.request.query)):  # else nobody searches
+            for take in takers:
+                take(searched)
 
     return note
 
@@ -195,6 +196,7 @@ def _query_log(host: ServiceHost, settings: SearchSettings) -> list[Note]:
         host.metrics,
         seconds=settings.searches_flush_seconds,
         most=_LOGGED_AT_ONCE,
+        capacity=_LOGGED_WAITING,
     )
     host.closing.callback(writer.close)
     return [writer.put]

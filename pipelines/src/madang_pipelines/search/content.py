@@ -86,7 +86,8 @@ def train_towers(
     tables: Tables, registry: ModelRegistry, training: ContentTraining, progress: Progress
 ) -> str | None:
     """Train on the searches before the held-out period, by the champion of the sentence encoders,
-    and make the version champion; with too few searches there is none, nor a champion any more.
+    and make the version champion; with too few that led to an order there is none, nor a champion
+    any more.
 
     Returns:
         the version.
@@ -94,6 +95,8 @@ def train_towers(
     version = registry.resolve(ENCODER)
     encoder = Encoder(registry.load(ENCODER, version), small=True, threads=2)
     found = tables.frames["searches"].filter(pl.col("period") < tables.test_period)
+    named = shop_documents(tables)["document_id"]
+    found = found.filter(pl.col("item_id").is_in(named.implode()))
     if len(found) < FEWEST:
         registry.remove_alias(CONTENT, CHAMPION)
         return None

@@ -77,7 +77,7 @@ class HotModel(Generic[Model]):
         """
         model = self._model
         if model is None:
-            raise self._refusal[1]
+            raise self._refusal[1].again()
         return model
 
     def refresh(self) -> None:

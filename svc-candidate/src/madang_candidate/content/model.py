@@ -40,9 +40,11 @@ class ContentModel:
         # The last row is that of items which the version does not know.
         self._vectors: Floats = np.concatenate([vectors, np.zeros_like(vectors[:1])])
         self._of_trained = lru_cache(2)(self._rows_of_trained)
+        # A search counts for an hour, in each feed of that hour.
+        self.query = lru_cache(4096)(self._vector)
         self.query("warm up")
 
-    def query(self, text: str) -> Floats:
+    def _vector(self, text: str) -> Floats:
         """The vector of a query, [width]."""
         vector: Floats = self._query.run({"text": self._encoder.encode([text])})["vector"][0]
         return vector

@@ -11,11 +11,15 @@ from madang.feature.v1 import feature_store_pb2
 from madang.ranker.v1 import ranker_pb2
 from madang.search.v1 import search_pb2 as pb
 from madang_runtime.dependency import Dependency
-from madang_runtime.errors import DEGRADABLE, MadangError
+from madang_runtime.errors import DEGRADABLE, Code, MadangError
 from madang_runtime.stages import Stages
 from madang_search.recent import Features, recent_actions
 
 Rank = Dependency[ranker_pb2.RankRequest, ranker_pb2.RankResponse]
+
+
+# Blocks are whole without a user, so a ranker without a model costs them nothing else.
+_WITHOUT_RANKER = DEGRADABLE | {Code.FAILED_PRECONDITION}
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Users:
         try:
             answer = stages.call(self._rank, asked)
         except MadangError as error:
-            if error.code not in DEGRADABLE:
+            if error.code not in _WITHOUT_RANKER:
                 raise
             stages.degrade("ranker", error, "ordered as for anybody")
             return None

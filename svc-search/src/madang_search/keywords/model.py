@@ -25,8 +25,8 @@ class Step(NamedTuple):
 
 
 def keyword_text(query: str) -> str:
-    """A query as a keyword."""
-    return " ".join(normal(query).split())
+    """A query as a keyword: in small letters, one space between words."""
+    return " ".join(normal(query).lower().split())
 
 
 def keyword_code(text: str) -> int:

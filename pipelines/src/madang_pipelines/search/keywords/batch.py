@@ -83,11 +83,12 @@ class BatchKeywords:
     def tune(self, period: int) -> None:
         """Choose the correction that is best on a period."""
         users, keywords = self.asked([period])
+        if not len(keywords):
+            return
         scores = self.scores(period)[users]
+        known = np.bincount(self.asked(range(period))[1], minlength=len(self._log.keywords))
         corrections = [Correction(), *(Correction(*tried) for tried in _CORRECTIONS)]
-        values = [
-            reciprocal_rank(scores * one.of(self._log.popularity), keywords) for one in corrections
-        ]
+        values = [reciprocal_rank(scores * one.of(known), keywords) for one in corrections]
         self.correction = corrections[int(np.argmax(values))]
 
     def asked(self, periods: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -52,8 +52,12 @@ class KeywordLog:
 def keyword_log(tables: Tables, most: int = KEYWORDS) -> KeywordLog:
     """The searches of tables. Which are keywords, and how popular, is of before the held-out
     period."""
-    found = tables.frames["searches"].with_columns(
-        query=pl.Series(map(keyword_text, tables.frames["searches"]["query"]), dtype=pl.String)
+    found = (
+        tables.frames["searches"]
+        .with_columns(
+            query=pl.Series(map(keyword_text, tables.frames["searches"]["query"]), dtype=pl.String)
+        )
+        .filter(pl.col("query") != "")
     )
     counts = (
         found.filter(pl.col("period") < tables.test_period)
@@ -95,9 +99,12 @@ def sequences(log: KeywordLog, periods: Sequence[int]) -> Sequences:
         ]
     ).filter(pl.col("kind") > 0, pl.col("node") > 0)
     asked = log.searches.filter(pl.col("period").is_in(periods)).with_row_index("search")
+    # By the hour first: some users did more than all others together.
+    hour = pl.col("time") // _WITHIN_MS
     before = (
-        asked.select("search", "user_id", asked="time")
-        .join(actions, "user_id")
+        asked.select("search", "user_id", asked="time", hour=pl.concat_list(hour - 1, hour))
+        .explode("hour")
+        .join(actions.with_columns(hour=hour), ["user_id", "hour"])
         .filter(pl.col("time") < pl.col("asked"), pl.col("time") >= pl.col("asked") - _WITHIN_MS)
         .sort("search", "time", "node")
         .group_by("search", maintain_order=True)

@@ -76,17 +76,21 @@ def train_keywords(
     )
     registry.set_alias(KEYWORDS, CHAMPION, version)
     progress("keywords", 1.0)
-    return {VIEW: user_lists(log, batch)}
+    return {VIEW: user_lists(log, batch)} if batch else {}
 
 
-def batch_keywords(log: KeywordLog) -> BatchKeywords:
+def batch_keywords(log: KeywordLog) -> BatchKeywords | None:
     """Learned from all that is known, with the correction that was best on the last known period
-    for what was learned from those before it."""
+    for what was learned from those before it. None where no search has a period before its own."""
     last = log.tables.test_period - 1
-    earlier = BatchKeywords(log, range(1, last))
-    earlier.tune(last)
+    later = log.searches.filter(pl.col("period") > 0)["period"]
+    if not (later <= last).any():
+        return None
     batch = BatchKeywords(log, range(1, last + 1))
-    batch.correction = earlier.correction
+    if (later < last).any():
+        earlier = BatchKeywords(log, range(1, last))
+        earlier.tune(last)
+        batch.correction = earlier.correction
     return batch
 
 
