@@ -108,7 +108,7 @@ def test_a_shop_is_found_by_name_menu_and_meaning(clients):
     assert english.hits[0].category == "피자"
 
 
-def test_only_what_is_delivered_and_open(clients):
+def test_only_what_is_delivered_and_open(clients, workspace):
     place = {"place": PLACE, "open_only": True, "request_time": EVENING}
     everywhere = clients.search.Search(search("치킨", page_size=100), timeout=5)
     here = clients.search.Search(search("치킨", page_size=100, **place), timeout=5)
@@ -116,6 +116,10 @@ def test_only_what_is_delivered_and_open(clients):
     other = clients.search.Search(search("치킨", categories=["피자"]), timeout=5)
     assert {hit.category for hit in other.hits} == {"피자"}
     assert not any(hit.lexical_score for hit in other.hits), "no pizzeria has the word"
+    encoder = workspace.registry.manifest(ENCODER, workspace.registry.resolve(ENCODER))
+    near = min(hit.similarity for hit in other.hits) >= encoder.parameters["near"] - 1e-3
+    guessed = other.fallback in (pb.FALLBACK_NEAREST, pb.FALLBACK_POPULAR)
+    assert near != guessed, "what is not near enough to answer is said to be a guess"
 
 
 def test_pages_follow_each_other(clients):
