@@ -58,7 +58,7 @@ def compared(home: Path, documents: list[pb.Document], queries: list[str], fill:
         ours: Sequence[tuple[str, dict[str, str], bool, Sequence[int]]] = (
             ("svc-search, exact, fp32", {"PRECISION": "fp32"}, False, (1, 32)),
             ("svc-search, exact, int8", {}, False, (1, 32)),
-            ("svc-search, Milvus Lite, int8", {"MILVUS_TIMEOUT_SECONDS": "30"}, True, (1,)),
+            ("svc-search, Milvus Lite, int8", {"MILVUS_TIMEOUT_SECONDS": "30"}, True, (1, 32)),
         )
         for name, settings, milvus, callers in ours:
             made = stack.enter_context(_searching(home, name, settings, milvus))
