@@ -16,6 +16,7 @@ from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from madang_cli import demo as demo_module
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, find, healthy
 from madang_cli.mesh.processes import ProcessFailedError
+from madang_cli.own_data import inspect
 from madang_cli.reflect import CallError, find_rpc
 from madang_cli.reflect import call as call_rpc
 from madang_cli.searches import print_searches
@@ -34,6 +35,7 @@ from madang_cli.views import print_views
 from madang_cli.workspace import Workspace, load, open_source
 from madang_eta.stage_model import EtaModel
 from madang_pipelines.eta.replay import replay
+from madang_pipelines.imports.mapping import TABLES, MappingError
 from madang_pipelines.publish import apply_views, copy_champions, publish
 from madang_pipelines.search.query_log import report_searches
 from madang_pipelines.sources.checkins import MissingFilesError
@@ -231,6 +233,29 @@ def take_views(
         except grpc.RpcError as error:
             _refused(error)
         typer.echo(f"{changed} of {len(found.views)} views are new or changed at {gateway}")
+
+
+data_app = typer.Typer(help="Your own data.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command(name="inspect")
+def inspect_data(
+    path: Annotated[Path, typer.Argument(help="A mapping, or a file that has none yet.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where a mapping's files are; unset: beside it.")
+    ] = None,
+    table: Annotated[
+        str, typer.Option(help=f"Of a file, what its rows are: {', '.join(TABLES)}.")
+    ] = "",
+) -> None:
+    """Look at files before anything is trained on them: columns, types, what is set aside."""
+    if table and table not in TABLES:
+        raise typer.BadParameter(f"there is no table {table!r}; there are {', '.join(TABLES)}")
+    try:
+        inspect(path, folder, table, console)
+    except MappingError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @app.command(name="verify")

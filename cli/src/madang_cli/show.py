@@ -1,6 +1,6 @@
 """What people see: tables of quality, data and feeds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from madang_pipelines.eta.scores import EtaScores
 from madang_pipelines.evaluation import Result
 from madang_pipelines.sources.decision_log import Explorations
 from madang_pipelines.sources.open_bandit import Campaign
-from madang_pipelines.tables import Tables
+from madang_pipelines.tables import Rejected, Tables
 
 _MARKS = {place_pb2.ITEM_KIND_AD: "[yellow]ad[/] "}
 
@@ -59,10 +59,21 @@ def print_data(tables: Tables, console: Console) -> None:
     frames = tables.frames
     sizes = ", ".join(f"{len(frame):,} {name}" for name, frame in frames.items())
     console.print(f"[bold]{tables.name}[/]: {sizes}")
-    for q in tables.quality:
-        why = "; ".join(f"{count} {reason}" for reason, count in q.reasons().items())
+    print_rejected(tables.quality, console)
+
+
+def print_rejected(quality: Sequence[Rejected], console: Console) -> None:
+    """What was set aside of each file, by reason, with the first line of each."""
+    for q in quality:
+        first: dict[str, int] = {}
+        for line, why in q.rows:
+            first.setdefault(why, line)
+        why = "; ".join(
+            f"{count:,} {reason}, first in line {first[reason]:,}"
+            for reason, count in q.reasons().items()
+        )
         aside = f"{len(q.rows):,} set aside ({why})" if q.rows else "none set aside"
-        console.print(f"  {q.source}: {q.read:,} lines read, {aside}", style="dim")
+        console.print(f"  {q.source}: {q.read:,} lines read, {aside}", style="dim", markup=False)
 
 
 def print_quality(results: list[Result], title: str, console: Console) -> None:

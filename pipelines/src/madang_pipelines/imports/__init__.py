@@ -1,0 +1,1 @@
+"""Anyone's files as tables, by a mapping in YAML."""
