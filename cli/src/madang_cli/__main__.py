@@ -16,7 +16,7 @@ from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from madang_cli import demo as demo_module
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, find, healthy
 from madang_cli.mesh.processes import ProcessFailedError
-from madang_cli.own_data import inspect
+from madang_cli.own_data import inspect, print_report
 from madang_cli.reflect import CallError, find_rpc
 from madang_cli.reflect import call as call_rpc
 from madang_cli.searches import print_searches
@@ -36,6 +36,8 @@ from madang_cli.workspace import Workspace, load, open_source
 from madang_eta.stage_model import EtaModel
 from madang_pipelines.eta.replay import replay
 from madang_pipelines.imports.mapping import TABLES, MappingError
+from madang_pipelines.imports.ready import open_mappings
+from madang_pipelines.own.training import Plans, services_for
 from madang_pipelines.publish import apply_views, copy_champions, publish
 from madang_pipelines.search.query_log import report_searches
 from madang_pipelines.sources.checkins import MissingFilesError
@@ -60,13 +62,17 @@ console = Console()
 Home = Annotated[Path, typer.Option(help="Folder of models, features, data and meshes.")]
 Name = Annotated[str, typer.Option(help="Name of the mesh; several run side by side.")]
 Data = Annotated[
-    Path | None, typer.Option(help="Folder of check-ins; unset takes the simulated city.")
+    Path | None,
+    typer.Option(help="Mapping of your files, or their folder; unset takes the simulated city."),
 ]
 _HOME = Path("run")
 
 
 @app.command()
 def train(
+    service: Annotated[
+        str, typer.Argument(help="One service only, by your own data; unset trains all.")
+    ] = "",
     data: Data = None,
     home: Home = _HOME,
     results: Annotated[
@@ -74,6 +80,9 @@ def train(
     ] = "",
 ) -> None:
     """Train all models, and make them champions."""
+    if service or (data and data.suffix in (".yaml", ".yml")):
+        _train_own(service, data, home)
+        return
     source, workspace = open_source(data), Workspace(home)
     with steps(console) as report:
         loaded = load(source, lambda share: report("data", share))
@@ -81,6 +90,24 @@ def train(
             with_campaigns(loaded.tables, *collect(results))
         workspace.train(source, loaded, Recipe(), report)
     print_data(loaded.tables, console)
+
+
+def _train_own(service: str, data: Path | None, home: Path) -> None:
+    """One service, or all that a mapping has tables for."""
+    if data is None:
+        raise typer.BadParameter("--data names the mapping of your files, or their folder")
+    trained = 0
+    try:
+        for mapping in open_mappings(data):
+            for own in [service] if service else services_for(mapping):
+                with steps(console) as report:
+                    made = Workspace(home).train_own(own, mapping, Plans(), report)
+                print_report(made, console)
+                trained += 1
+    except MappingError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not trained:
+        raise typer.BadParameter(f"{data} has no table that a service learns from")
 
 
 @app.command(name="eval")

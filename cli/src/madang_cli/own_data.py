@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,6 +15,7 @@ from madang_pipelines.imports.formats import Raw, read_file
 from madang_pipelines.imports.guessing import Guess, guess_columns
 from madang_pipelines.imports.importing import import_tables
 from madang_pipelines.imports.mapping import Files, Mapping, read_mapping
+from madang_pipelines.own.report import OURS, Report
 
 _WIDE = 24
 
@@ -41,6 +43,23 @@ def _plain(path: Path) -> tuple[Raw, bool]:
     plain = read_file(path, Files(files=path.name, quote=""))
     fewer = len(plain.rejected.rows) < len(quoted.rejected.rows)
     return (plain, False) if fewer else (quoted, True)
+
+
+def print_report(report: Report, console: Console) -> None:
+    """What a training is worth, beside simple models."""
+    print_rejected(report.quality, console)
+    metrics = list(dict.fromkeys(name for own in report.scores.values() for name in own))
+    shown = Table(title=f"{report.data}, {report.service}", title_justify="left", box=SIMPLE_HEAD)
+    shown.add_column("")
+    for name in metrics:
+        shown.add_column(name, justify="right")
+    for side, own in report.scores.items():
+        cells = [own[name].text() if name in own else "" for name in metrics]
+        shown.add_row(side, *cells, style="bold" if side == OURS else "")
+    console.print(shown)
+    console.print(f"Judged by: {report.judged}", highlight=False)
+    for model, version in report.versions.items():
+        console.print(f"champion of {model}: {version}", highlight=False)
 
 
 def _mapped(mapping: Mapping, console: Console) -> None:

@@ -14,7 +14,16 @@ from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.city.truth import Truth
 from madang_pipelines.eta.arrivals import Arrivals, train_arrivals
 from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
-from madang_pipelines.publish import DOCUMENTS, save_features, save_views, saved_segments
+from madang_pipelines.imports.mapping import Mapping
+from madang_pipelines.own.report import Report
+from madang_pipelines.own.training import Plans, train_own
+from madang_pipelines.publish import (
+    DOCUMENTS,
+    save_features,
+    save_own_views,
+    save_views,
+    saved_segments,
+)
 from madang_pipelines.search.content import train_towers
 from madang_pipelines.search.documents import save_documents, shop_documents
 from madang_pipelines.search.keywords.training import train_keywords
@@ -36,10 +45,12 @@ class DataSource:
     Attributes:
         folder: of check-ins; "" for the simulated city.
         city: the city's size.
+        mapping: of someone's own data, in place of these.
     """
 
     folder: str = ""
     city: CitySize = field(default_factory=CitySize)
+    mapping: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ class Workspace:
         if not path.exists():
             return None
         saved = json.loads(path.read_text())
-        return DataSource(saved["folder"], CitySize(**saved["city"]))
+        return DataSource(saved["folder"], CitySize(**saved["city"]), saved.get("mapping", ""))
 
     def train(self, source: DataSource, data: DataSet, recipe: Recipe, progress: Progress) -> None:
         """Train on a data set and keep its tables and features."""
@@ -101,6 +112,16 @@ class Workspace:
         save_views(keywords, self.features)
         data.tables.save(self.home / "data")
         (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
+
+    def train_own(self, service: str, mapping: Mapping, plans: Plans, progress: Progress) -> Report:
+        """Train one service on someone's own data; what the others have stays."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        made = train_own(service, mapping, self.registry, plans, progress)
+        save_own_views(made.views, self.features)
+        if not self.source():
+            source = DataSource(mapping=mapping.name)
+            (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
+        return made.report
 
     def _replace_arrivals(self, arrivals: Arrivals) -> None:
         """Keep the views of a training, and nothing of those before it that it has no more."""

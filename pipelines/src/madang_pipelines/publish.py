@@ -15,6 +15,7 @@ from madang.common.v1 import tensor_pb2
 from madang.feature.v1 import feature_store_pb2 as pb
 from madang.feature.v1 import feature_store_pb2_grpc
 from madang.search.v1 import search_pb2, search_pb2_grpc
+from madang_featurestore.yaml_views import load_view
 from madang_pipelines.features import (
     ITEM_VIEW,
     SEGMENT_VIEW,
@@ -24,6 +25,7 @@ from madang_pipelines.features import (
 )
 from madang_pipelines.search.documents import upserts as document_upserts
 from madang_pipelines.segment_lists import upserts
+from madang_pipelines.sources.feast import as_yaml
 from madang_pipelines.training import Trained
 from madang_runtime.columns import block
 from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
@@ -37,6 +39,7 @@ _ROWS_A_MESSAGE, _LISTS_A_MESSAGE, _CAMPAIGNS_A_MESSAGE = 2000, 500, 1000
 _DOCUMENTS_A_MESSAGE = 200
 _LISTS, _CAMPAIGNS = "segment_lists.parquet", "campaigns.parquet"
 DOCUMENTS = "documents.parquet"
+_OWN = "views"
 _NEEDED = {AUDIENCE, ENCODER}
 """Models of which others need a version, their parameter of that name."""
 _MICROS = 1_000_000
@@ -48,6 +51,19 @@ def save_views(views: Mapping[str, pl.DataFrame], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for view, rows in views.items():
         rows.write_parquet(folder / f"{view}.parquet")
+
+
+def save_own_views(views: Sequence[pb.FeatureView], folder: Path) -> None:
+    """Write the definitions of views that someone's own data made."""
+    (folder / _OWN).mkdir(parents=True, exist_ok=True)
+    for view in views:
+        (folder / _OWN / f"{view.name}.yaml").write_text("\n".join(as_yaml(view)) + "\n", "utf-8")
+
+
+def own_views(folder: Path) -> dict[str, pb.FeatureView]:
+    """The definitions that `save_own_views` wrote, by name."""
+    paths = sorted((folder / _OWN).glob("*.yaml"))
+    return {path.stem: load_view(path) for path in paths}
 
 
 def saved_segments(folder: Path) -> pl.DataFrame | None:
@@ -141,12 +157,12 @@ def publish(
     """
     with grpc.insecure_channel(gateway) as channel:
         store = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
-        views = load_views()
+        views = load_views() | own_views(folder)
         for definition in views.values():
             request = pb.ApplyFeatureViewRequest(view=definition)
             _patiently(partial(store.ApplyFeatureView, request, timeout=10), patience)
         candidates = candidate_pb2_grpc.CandidateServiceStub(channel)
-        for part in pl.read_parquet(folder / _LISTS).iter_slices(_LISTS_A_MESSAGE):
+        for part in _saved(folder / _LISTS).iter_slices(_LISTS_A_MESSAGE):
             lists = candidate_pb2.UpsertListsRequest(lists=upserts(part))
             _patiently(partial(candidates.UpsertLists, lists, timeout=60), patience)
         for part in saved_campaigns(folder).iter_slices(_CAMPAIGNS_A_MESSAGE):
@@ -202,7 +218,11 @@ def publish_documents(documents: pl.DataFrame, channel: grpc.Channel, patience: 
 
 def saved_campaigns(folder: Path) -> pl.DataFrame:
     """The campaigns that a training saved; none when it was of a version without them."""
-    path = folder / _CAMPAIGNS
+    return _saved(folder / _CAMPAIGNS)
+
+
+def _saved(path: Path) -> pl.DataFrame:
+    """What a training saved; nothing where it had none."""
     return pl.read_parquet(path) if path.exists() else pl.DataFrame()
 
 

@@ -39,7 +39,8 @@ _MODULES = {
 }
 _FIRST = (GATEWAY, "featurestore")
 """Ready before anything is published."""
-ETA, SEARCH = "eta", "search"
+CANDIDATE, ETA, RANKER, SEARCH = "candidate", "eta", "ranker", "search"
+TOWER = "two-tower"
 _PAGES = {GATEWAY: "/stats/prometheus"}
 _SEGMENTS = ["user_segments.cohort", "user_segments.demographic"]
 
@@ -77,8 +78,8 @@ class MeshInfo:
 class LocalMesh:
     """Valkey, Envoy and the services on free ports, as a context manager.
 
-    svc-eta and its refresher are part of it when there are models of arrivals, and svc-search when
-    there is an encoder.
+    A service is part of it when there is a model of it; the feature store and svc-targeting always
+    are.
 
     Args:
         home: holds `models` and `mesh/<name>`.
@@ -112,11 +113,13 @@ class LocalMesh:
         self._note = note
         registry = ModelRegistry(f"file://{self._home}/models")
         models = [name for name in registry.names() if registry.has_alias(name)]
-        arrives = any(name.startswith(f"{ETA}-") for name in models)
-        missing = {ETA} if not arrives else set()
-        missing |= {SEARCH} if ENCODER not in models else set()
+        missing = {SEARCH} if ENCODER not in models else set()
+        missing |= {CANDIDATE} if TOWER not in registry.names() else set()
+        missing |= {RANKER} if RANKER not in registry.names() else set()
+        if not any(name.startswith(f"{ETA}-") for name in models):
+            missing.add(ETA)
         self._services = [s for s in SERVICES if s not in missing and s not in without]
-        self._background = [CONSUMER]
+        self._background = [CONSUMER] if RANKER in self._services else []
         self._background += [REFRESHER] if ETA in self._services else []
         self._stores = [STORE]
         if milvus and SEARCH in self._services:

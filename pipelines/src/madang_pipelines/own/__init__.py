@@ -1,0 +1,1 @@
+"""Models of the services from anyone's tables, judged beside simple ones."""

@@ -1,0 +1,86 @@
+"""Which service learns from which tables of a mapping."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from madang.feature.v1 import feature_store_pb2
+from madang_pipelines.imports.importing import Imported, import_tables
+from madang_pipelines.imports.mapping import Mapping as DataMapping
+from madang_pipelines.imports.mapping import MappingError
+from madang_pipelines.own.clicks import ClickPlan, train_clicks
+from madang_pipelines.own.report import Report
+from madang_runtime.models.registry import ModelRegistry
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Plans:
+    """How each service trains; the defaults choose from the data."""
+
+    clicks: ClickPlan = field(default_factory=ClickPlan)
+
+
+@dataclass(frozen=True)
+class OwnTrained:
+    """What a training on someone's data made.
+
+    Attributes:
+        report: what it is worth.
+        views: that the feature store must have.
+    """
+
+    report: Report
+    views: Sequence[feature_store_pb2.FeatureView] = ()
+
+
+def services_for(mapping: DataMapping) -> list[str]:
+    """The services that can learn from a mapping's tables."""
+    tables = mapping.tables()
+    return [service for service, task in _TASKS.items() if task.needs <= tables.keys()]
+
+
+def train_own(
+    service: str,
+    mapping: DataMapping,
+    registry: ModelRegistry,
+    plans: Plans = Plans(),
+    progress: Progress = lambda step, share: None,
+) -> OwnTrained:
+    """Train a service's model on what a mapping names, and make it champion.
+
+    Raises:
+        MappingError: the mapping lacks what the service learns from.
+    """
+    if service not in _TASKS:
+        raise MappingError(f"{service!r} learns from no mapping; {', '.join(_TASKS)} do")
+    task = _TASKS[service]
+    if missing := task.needs - mapping.tables().keys():
+        raise MappingError(f"{service} learns from {', '.join(sorted(missing))}: map it")
+    tables = import_tables(mapping, [*task.needs, *task.reads], lambda s: progress("data", s))
+    return task.train(mapping, tables, registry, plans, progress)
+
+
+def _clicks(
+    mapping: DataMapping,
+    tables: Mapping[str, Imported],
+    registry: ModelRegistry,
+    plans: Plans,
+    progress: Progress,
+) -> OwnTrained:
+    report, fields = train_clicks(mapping.name, tables["clicks"], registry, plans.clicks, progress)
+    return OwnTrained(report, [side.definition() for side in fields])
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Tables that a service needs, those that it reads besides, and how it learns."""
+
+    needs: frozenset[str]
+    train: Callable[
+        [DataMapping, Mapping[str, Imported], ModelRegistry, Plans, Progress], OwnTrained
+    ]
+    reads: frozenset[str] = frozenset()
+
+
+_TASKS = {"ranker": _Task(frozenset({"clicks"}), _clicks)}
