@@ -5,10 +5,8 @@ Writes docs/results/eta.md and its plot.
 
 import argparse
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import lightgbm
 import matplotlib
@@ -21,12 +19,13 @@ from rich.progress import track
 from madang_eta.train import StageTraining
 from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.eta.evaluation import (
+    TREES,
     arrival_pmf,
     constant,
     distance_line,
     evaluate_city,
     log_normal,
-    residuals,
+    tree_mean,
 )
 from madang_pipelines.eta.scores import INTERVALS, EtaScores, paired, score
 from madang_pipelines.eta.training import EtaPlan, Examples, fit, make_examples
@@ -48,45 +47,6 @@ SENDY = EtaPlan(
 )
 _SEEDS = (0, 1, 2)
 _LEVELS = np.array([0.01, *np.arange(0.025, 0.98, 0.025), 0.99])
-_TREES = {
-    "learning_rate": 0.03,
-    "num_leaves": 31,
-    "min_data_in_leaf": 40,
-    "feature_fraction": 0.6,
-    "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "verbose": -1,
-    "num_threads": 2,
-}
-
-
-def tree_mean(examples: Examples, learn: Rows, test: Rows, folds: Rows, width: int) -> Floats:
-    """LightGBM's mean, with the errors that it made out of fold around predictions alike."""
-    x, y = examples.inputs, examples.minutes[:, 0]
-    stop = learn[folds[learn] == 0]
-    rest = learn[folds[learn] != 0]
-    early: list[Callable[..., Any]] = [lightgbm.early_stopping(60, verbose=False)]
-    data = lightgbm.Dataset(x[rest], y[rest])
-    held = lightgbm.Dataset(x[stop], y[stop])
-    trees = {**_TREES, "objective": "regression", "seed": 1}
-    best = lightgbm.train(trees, data, 1500, [held], callbacks=early)
-    rounds = best.best_iteration
-
-    def train(rows: Rows) -> lightgbm.Booster:
-        return lightgbm.train(trees, lightgbm.Dataset(x[rows], y[rows]), rounds)
-
-    fair = np.zeros(len(y))
-    for fold in np.unique(folds[learn]):
-        own = learn[folds[learn] == fold]
-        fair[own] = np.asarray(train(learn[folds[learn] != fold]).predict(x[own]))
-    centre = np.asarray(train(learn).predict(x[test]))
-    edges = np.quantile(fair[learn], np.linspace(0, 1, 9)[1:-1])
-    errors, alike = y[learn] - fair[learn], np.searchsorted(edges, fair[learn])
-    pmf = np.zeros((len(test), width))
-    for band in range(8):
-        rows = np.searchsorted(edges, centre) == band
-        pmf[rows] = residuals(centre[rows], errors[alike == band], width)
-    return pmf
 
 
 def tree_quantiles(examples: Examples, learn: Rows, test: Rows, width: int) -> Floats:
@@ -94,7 +54,7 @@ def tree_quantiles(examples: Examples, learn: Rows, test: Rows, width: int) -> F
     x, y = examples.inputs, examples.minutes[:, 0]
     found = []
     for level in track(_LEVELS, "LightGBM quantiles", transient=True):
-        trees = {**_TREES, "objective": "quantile", "alpha": level, "seed": 1}
+        trees = {**TREES, "objective": "quantile", "alpha": level, "seed": 1}
         model = lightgbm.train(trees, lightgbm.Dataset(x[learn], y[learn]), 300)
         found.append(np.asarray(model.predict(x[test])))
     minutes = np.sort(np.array(found), axis=0)

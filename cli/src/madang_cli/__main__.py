@@ -102,7 +102,8 @@ def _train_own(service: str, data: Path | None, home: Path) -> None:
             for own in [service] if service else services_for(mapping):
                 with steps(console) as report:
                     made = Workspace(home).train_own(own, mapping, Plans(), report)
-                print_report(made, console)
+                for one in made:
+                    print_report(one, console)
                 trained += 1
     except MappingError as error:
         raise typer.BadParameter(str(error)) from error

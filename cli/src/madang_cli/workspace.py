@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -113,15 +113,18 @@ class Workspace:
         data.tables.save(self.home / "data")
         (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
 
-    def train_own(self, service: str, mapping: Mapping, plans: Plans, progress: Progress) -> Report:
+    def train_own(
+        self, service: str, mapping: Mapping, plans: Plans, progress: Progress
+    ) -> Sequence[Report]:
         """Train one service on someone's own data; what the others have stays."""
         self.home.mkdir(parents=True, exist_ok=True)
         made = train_own(service, mapping, self.registry, plans, progress)
         save_own_views(made.views, self.features)
+        save_views(made.rows, self.features)
         if not self.source():
             source = DataSource(mapping=mapping.name)
             (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
-        return made.report
+        return made.reports
 
     def _replace_arrivals(self, arrivals: Arrivals) -> None:
         """Keep the views of a training, and nothing of those before it that it has no more."""

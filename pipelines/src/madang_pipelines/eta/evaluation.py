@@ -1,5 +1,9 @@
 """Arrivals beside simple ones, on orders that were not learned from."""
 
+from collections.abc import Callable
+from typing import Any
+
+import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
@@ -14,6 +18,17 @@ from madang_pipelines.tables import Tables
 
 Floats = NDArray[np.floating]
 Rows = NDArray[np.int64]
+TREES = {
+    "learning_rate": 0.03,
+    "num_leaves": 31,
+    "min_data_in_leaf": 40,
+    "feature_fraction": 0.6,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "verbose": -1,
+    "num_threads": 2,
+}
+"""Settings of trees beside which arrivals are judged."""
 
 
 def arrival_pmf(fitted: Fitted, inputs: NDArray[np.float32], independent: bool = False) -> Floats:
@@ -73,6 +88,35 @@ def log_normal(examples: Examples, learn: Rows, test: Rows, width: int) -> Float
     below = ndtr((ends[None, :] - line[test][:, None]) / spread)
     below[:, -1] = 1
     return np.diff(below, axis=1, prepend=0)
+
+
+def tree_mean(examples: Examples, learn: Rows, test: Rows, folds: Rows, width: int) -> Floats:
+    """LightGBM's mean, with the errors that it made out of fold around predictions alike."""
+    x, y = examples.inputs, examples.minutes[:, 0]
+    stop = learn[folds[learn] == 0]
+    rest = learn[folds[learn] != 0]
+    early: list[Callable[..., Any]] = [lightgbm.early_stopping(60, verbose=False)]
+    data = lightgbm.Dataset(x[rest], y[rest])
+    held = lightgbm.Dataset(x[stop], y[stop])
+    trees = {**TREES, "objective": "regression", "seed": 1}
+    best = lightgbm.train(trees, data, 1500, [held], callbacks=early)
+    rounds = best.best_iteration
+
+    def train(rows: Rows) -> lightgbm.Booster:
+        return lightgbm.train(trees, lightgbm.Dataset(x[rows], y[rows]), rounds)
+
+    fair = np.zeros(len(y))
+    for fold in np.unique(folds[learn]):
+        own = learn[folds[learn] == fold]
+        fair[own] = np.asarray(train(learn[folds[learn] != fold]).predict(x[own]))
+    centre = np.asarray(train(learn).predict(x[test]))
+    edges = np.quantile(fair[learn], np.linspace(0, 1, 9)[1:-1])
+    errors, alike = y[learn] - fair[learn], np.searchsorted(edges, fair[learn])
+    pmf = np.zeros((len(test), width))
+    for band in range(8):
+        rows = np.searchsorted(edges, centre) == band
+        pmf[rows] = residuals(centre[rows], errors[alike == band], width)
+    return pmf
 
 
 def evaluate_city(

@@ -240,8 +240,9 @@ def register(
     plan: EtaPlan,
     shops: Shops,
     metrics: dict[str, float],
+    beside: Mapping[str, bytes] | None = None,
 ) -> str:
-    """Write a version. No alias moves."""
+    """Write a version, with what is to lie beside it. No alias moves."""
     parameters: dict[str, Any] = {
         "service": plan.service,
         "stages": [vars(stage) for stage in fitted.stages],
@@ -254,7 +255,7 @@ def register(
     }
     return registry.register(
         name,
-        {**files, "shops.npz": shops.pack()},
+        {**files, "shops.npz": shops.pack(), **(beside or {})},
         features=examples.layout.features(),
         parameters=parameters,
         metrics=metrics,

@@ -16,7 +16,7 @@ class Score:
     Attributes:
         value: the mean.
         spread: half the width of its 95 % interval, 0 where that is not known.
-        better: 1 if more is better, -1 if less is.
+        better: 1 if more is better, -1 if less is, 0 if neither.
     """
 
     value: float
@@ -66,7 +66,7 @@ def table(scores: Mapping[str, Mapping[str, Score]]) -> list[str]:
         cells = []
         for m in metrics:
             text = own[m].text() if m in own else ""
-            first = m in own and own[m].better * own[m].value == best[m]
+            first = m in own and own[m].better and own[m].better * own[m].value == best[m]
             cells.append(f"**{text}**" if first else text)
         rows.append(f"| {side} | {' | '.join(cells)} |")
     return rows

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import polars as pl
+
 from madang.feature.v1 import feature_store_pb2
 from madang_pipelines.imports.importing import Imported, import_tables
 from madang_pipelines.imports.mapping import Mapping as DataMapping
 from madang_pipelines.imports.mapping import MappingError
 from madang_pipelines.own.clicks import ClickPlan, train_clicks
+from madang_pipelines.own.orders import OrderPlan, train_orders
 from madang_pipelines.own.report import Report
 from madang_runtime.models.registry import ModelRegistry
 
@@ -19,6 +22,7 @@ class Plans:
     """How each service trains; the defaults choose from the data."""
 
     clicks: ClickPlan = field(default_factory=ClickPlan)
+    orders: OrderPlan = field(default_factory=OrderPlan)
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,14 @@ class OwnTrained:
     """What a training on someone's data made.
 
     Attributes:
-        report: what it is worth.
+        reports: what each model is worth.
         views: that the feature store must have.
+        rows: of views, to publish.
     """
 
-    report: Report
+    reports: Sequence[Report]
     views: Sequence[feature_store_pb2.FeatureView] = ()
+    rows: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
 
 def services_for(mapping: DataMapping) -> list[str]:
@@ -69,7 +75,21 @@ def _clicks(
     progress: Progress,
 ) -> OwnTrained:
     report, fields = train_clicks(mapping.name, tables["clicks"], registry, plans.clicks, progress)
-    return OwnTrained(report, [side.definition() for side in fields])
+    return OwnTrained([report], [side.definition() for side in fields])
+
+
+def _orders(
+    mapping: DataMapping,
+    tables: Mapping[str, Imported],
+    registry: ModelRegistry,
+    plans: Plans,
+    progress: Progress,
+) -> OwnTrained:
+    offset = mapping.utc_offset_hours
+    reports, rows = train_orders(
+        mapping.name, tables["orders"], offset, registry, plans.orders, progress
+    )
+    return OwnTrained(reports, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -83,4 +103,7 @@ class _Task:
     reads: frozenset[str] = frozenset()
 
 
-_TASKS = {"ranker": _Task(frozenset({"clicks"}), _clicks)}
+_TASKS = {
+    "ranker": _Task(frozenset({"clicks"}), _clicks),
+    "eta": _Task(frozenset({"orders"}), _orders),
+}
