@@ -9,6 +9,7 @@ import pytest
 from madang_pipelines.imports.importing import Imported
 from madang_pipelines.imports.mapping import MappingError
 from madang_pipelines.own.clicks import ITEM_FIELDS, USER_FIELDS, ClickPlan, train_clicks
+from madang_pipelines.own.fields import from_json
 from madang_pipelines.own.report import OURS
 from madang_ranker.scoring import DcnScorer, ScoreRequest
 from madang_runtime.metrics import Metrics
@@ -66,8 +67,9 @@ def test_what_is_served_is_what_was_judged(trained):
     assert files.manifest.metrics["auc"] == report.scores[OURS]["AUC"].value
     assert [f.name for f in files.manifest.features] == ["user_id", "item", "price"]
     codes = json.loads(files.files["vocabulary.json"])
-    assert codes[USER_FIELDS]["codes"]["User ID"]["u4"] == user.ints[0, 0]
+    assert codes[USER_FIELDS]["codes"]["User ID"][user.ints[0, 0] - 1] == "u4"
     assert codes[ITEM_FIELDS]["features"] == {"item": "item", "price": "price"}
+    assert from_json(files.files["vocabulary.json"]) == fields
     card = files.files["card.md"].decode()
     assert "| **ours" in card.replace("| ours | **", "| **ours")
     assert "item_fields.price (FLOAT32)" in card

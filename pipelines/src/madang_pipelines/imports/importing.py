@@ -42,7 +42,8 @@ class Imported:
         frame: its columns as `TABLES` names them, those that were mapped; `part` ("train", "valid",
             "test", or "" where no split is given); and those under numbers (Float64) and categories
             (String) by their own names. Times are milliseconds, minutes minutes; null is unknown.
-        numbers, categories: names of the latter.
+        numbers, categories: names of the latter; one that a column of the table has, too, is
+            followed by "(feature)".
         user: those that tell of the user and the moment.
         quality: what was set aside, by file.
     """
@@ -138,15 +139,18 @@ def _import(name: str, how: TableMapping, folder: Path) -> Imported:
         raise MappingError("has no rows")
     return Imported(
         whole.rechunk(),
-        _names(raw.frame, how.numbers),
-        _names(raw.frame, how.categories),
-        _names(raw.frame, how.user),
+        [*_features(name, raw.frame, how.numbers)],
+        [*_features(name, raw.frame, how.categories)],
+        [*_features(name, raw.frame, how.user)],
         quality,
     )
 
 
-def _names(frame: pl.DataFrame, given: Sequence[str | int]) -> list[str]:
-    return [_resolve(frame, name) for name in given]
+def _features(table: str, raw: pl.DataFrame, given: Sequence[str | int]) -> dict[str, str]:
+    """Features by the names that they get, and their columns in the file."""
+    taken = {*TABLES[table], "part"}
+    columns = [_resolve(raw, name) for name in given]
+    return {f"{c} (feature)" if c in taken else c: c for c in columns}
 
 
 def _typed(name: str, how: TableMapping, raw: Raw) -> tuple[pl.DataFrame, Rejected]:
@@ -176,18 +180,13 @@ def _typed(name: str, how: TableMapping, raw: Raw) -> tuple[pl.DataFrame, Reject
         columns[column] = found.cast(_DTYPES.get(kind, pl.Float64()))
     if key := _KEYS.get(name):
         reject(~columns[key].is_first_distinct(), f"{key} is there twice")
-    numbers, categories = (_names(raw.frame, own) for own in (how.numbers, how.categories))
-    if twice := {*columns, "part"} & {*numbers, *categories}:
-        raise MappingError(
-            f"{min(twice)!r} is a column of the table, so it can't be a feature, too"
-        )
-    for own in numbers:
-        found, none = number(raw.frame[own]), missing(raw.frame[own])
-        reject(~none & found.is_null(), f"{own} is not a number")
+    for own, column in _features(name, raw.frame, how.numbers).items():
+        found, none = number(raw.frame[column]), missing(raw.frame[column])
+        reject(~none & found.is_null(), f"{column} is not a number")
         columns[own] = found.set(none, None)
-    for own in categories:
-        written = raw.frame[own].cast(pl.String).str.strip_chars()
-        columns[own] = written.set(missing(raw.frame[own]), None)
+    for own, column in _features(name, raw.frame, how.categories).items():
+        written = raw.frame[column].cast(pl.String).str.strip_chars()
+        columns[own] = written.set(missing(raw.frame[column]), None)
     rejected.rows.sort()
     return pl.DataFrame(columns).filter(~bad), rejected
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from madang.common.v1 import tensor_pb2
 from madang.feature.v1 import feature_store_pb2 as pb
+from madang_runtime.columns import block
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.manifest import FeatureRef
 
@@ -68,6 +69,18 @@ class Fields:
             _matrix(ints, len(frame), np.int64), _matrix(floats, len(frame), np.float32)
         )
 
+    def blocks(self, frame: pl.DataFrame) -> list[tensor_pb2.FeatureBlock]:
+        """Rows of a table as Rank takes them: features by the names `view.feature`."""
+        rows, names = self.rows(frame), self.names()
+        found = []
+        for columns, values in ((self.codes, rows.ints), (self.numbers, rows.floats)):
+            if columns:
+                statuses = np.full(values.shape, tensor_pb2.FEATURE_STATUS_PRESENT, np.uint8)
+                statuses[np.isnan(values)] = tensor_pb2.FEATURE_STATUS_NULL
+                features = [f"{self.view}.{names[column]}" for column in columns]
+                found.append(block(features, np.nan_to_num(values), statuses=statuses.tobytes()))
+        return found
+
     def names(self) -> dict[str, str]:
         """The feature of each column: small letters, digits and _."""
         found: dict[str, str] = {}
@@ -107,17 +120,26 @@ class Fields:
 
 
 def as_json(sides: Sequence[Fields]) -> bytes:
-    """Vocabularies, so that others can make the codes: by view, column, value."""
+    """Vocabularies, so that others can make the codes: by view, the features of columns, and the
+    values of each category in the order of their codes, from 1."""
     found = {
         side.view: {
+            "entity": side.entity,
             "features": side.names(),
-            "codes": {
-                c: {v: at for at, v in enumerate(values, 1)} for c, values in side.codes.items()
-            },
+            "codes": side.codes,
+            "numbers": side.numbers,
         }
         for side in sides
     }
     return json.dumps(found, ensure_ascii=False).encode()
+
+
+def from_json(vocabulary: bytes) -> list[Fields]:
+    """What `as_json` wrote."""
+    return [
+        Fields(view, own["entity"], own["codes"], own["numbers"])
+        for view, own in json.loads(vocabulary).items()
+    ]
 
 
 def _matrix(columns: list[pl.Series], n: int, dtype: type[Number]) -> NDArray[Number]:

@@ -12,6 +12,7 @@ from madang_pipelines.imports.mapping import MappingError
 from madang_pipelines.own.clicks import ClickPlan, train_clicks
 from madang_pipelines.own.orders import OrderPlan, train_orders
 from madang_pipelines.own.report import Report
+from madang_pipelines.own.sends import SendPlan, train_sends
 from madang_runtime.models.registry import ModelRegistry
 
 Progress = Callable[[str, float], None]
@@ -23,6 +24,7 @@ class Plans:
 
     clicks: ClickPlan = field(default_factory=ClickPlan)
     orders: OrderPlan = field(default_factory=OrderPlan)
+    sends: SendPlan = field(default_factory=SendPlan)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,16 @@ def _orders(
     return OwnTrained(reports, rows=rows)
 
 
+def _sends(
+    mapping: DataMapping,
+    tables: Mapping[str, Imported],
+    registry: ModelRegistry,
+    plans: Plans,
+    progress: Progress,
+) -> OwnTrained:
+    return OwnTrained([train_sends(mapping.name, tables["sends"], registry, plans.sends, progress)])
+
+
 @dataclass(frozen=True)
 class _Task:
     """Tables that a service needs, those that it reads besides, and how it learns."""
@@ -106,4 +118,5 @@ class _Task:
 _TASKS = {
     "ranker": _Task(frozenset({"clicks"}), _clicks),
     "eta": _Task(frozenset({"orders"}), _orders),
+    "targeting": _Task(frozenset({"sends"}), _sends),
 }
