@@ -42,7 +42,7 @@ _FIRST = (GATEWAY, "featurestore")
 """Ready before anything is published."""
 CANDIDATE, ETA, RANKER, SEARCH = "candidate", "eta", "ranker", "search"
 TOWER = "two-tower"
-_KINDS = "eta-services.yaml"
+_KINDS = "eta-services.json"
 _PAGES = {GATEWAY: "/stats/prometheus"}
 _SEGMENTS = ["user_segments.cohort", "user_segments.demographic"]
 
