@@ -21,18 +21,26 @@ from madang_pipelines.own.fields import from_json
 from madang_pipelines.own.orders import OrderPlan
 from madang_pipelines.own.sends import SendPlan
 from madang_pipelines.own.training import Plans, services_for
+from madang_pipelines.own.visits import VisitPlan
 from madang_pipelines.publish import publish
+from madang_pipelines.training import quick
 from madang_runtime.columns import block
 from madang_targeting.trees import TreeTraining
 
 PLANS = Plans(
-    ClickPlan((1e-3,), (1,), epochs=10, members=1, simple=False),
-    OrderPlan((StageTraining(epochs=6, members=1, hidden=(32,)),), members=1, simple=False),
-    SendPlan(TreeTraining(rounds=40, learning_rate=0.1), simple=False),
+    visits=VisitPlan(quick(), judged=20),
+    clicks=ClickPlan((1e-3,), (1,), epochs=10, members=1, simple=False),
+    orders=OrderPlan((StageTraining(epochs=6, members=1, hidden=(32,)),), members=1, simple=False),
+    sends=SendPlan(TreeTraining(rounds=40, learning_rate=0.1), simple=False),
 )
 MAPPING = {
     "name": "mine",
     "utc_offset_hours": 9,
+    "interactions": {
+        "files": "clicks.csv",
+        "where": "clicked = '1'",
+        "columns": {"user": "who", "item": "what"},
+    },
     "clicks": {
         "files": "clicks.csv",
         "columns": {"label": "clicked"},
@@ -62,7 +70,7 @@ MAPPING = {
 def write_files(folder):
     """Files in which somebody's taste, the rain, and the young can be found."""
     rng, n = np.random.default_rng(0), 4000
-    who, what = rng.integers(0, 12, n), rng.integers(0, 24, n)
+    who, what = rng.integers(0, 24, n), rng.integers(0, 24, n)
     clicked = rng.random(n) < np.where(who % 3 == what % 3, 0.7, 0.05)
     pl.DataFrame(
         {
@@ -104,7 +112,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     write_files(folder)
     workspace, mapping = Workspace(folder / "home"), read_mapping(folder / "my.yaml")
-    assert services_for(mapping) == ["ranker", "eta", "targeting"]
+    assert services_for(mapping) == ["candidate", "ranker", "eta", "targeting"]
     for service in services_for(mapping):
         workspace.train_own(service, mapping, PLANS, lambda step, share: None)
     return folder
@@ -114,7 +122,13 @@ def home(tmp_path_factory):
 def channel(home):
     """A mesh of what was trained: nothing else is started."""
     with LocalMesh(home / "home", "own") as mesh:
-        assert set(mesh.info.services) == {"featurestore", "eta", "ranker", "targeting"}
+        assert set(mesh.info.services) == {
+            "featurestore",
+            "candidate",
+            "eta",
+            "ranker",
+            "targeting",
+        }
         publish(Workspace(home / "home").features, mesh.info.gateway)
         mesh.wait_serving()
         with grpc.insecure_channel(mesh.info.gateway) as made:
@@ -138,6 +152,17 @@ def test_rank_orders_by_own_fields(home, channel):
     best = [ids[at] for at in answer.order[:4]]
     assert {int(i[1:]) % 3 for i in best} == {1}
     assert not np.frombuffer(answer.conversion_probabilities, "<f4").any()
+
+
+def test_a_feed_of_own_items(channel):
+    request = ranker_pb2.RecommendRequest(
+        user_id="u4", place=place_pb2.Place(latitude=37.5, longitude=127.0), page_size=6
+    )
+    answer = ranker_pb2_grpc.RankerServiceStub(channel).Recommend(request, timeout=5)
+    assert len(answer.items) == 6
+    assert all(item.click_probability for item in answer.items)
+    assert "again" in {reason.source for item in answer.items for reason in item.reasons}
+    assert not answer.serving_info.degraded
 
 
 def test_arrivals_are_those_of_own_orders(channel):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from madang_pipelines.ope import BanditLog, evaluate, on_policy
-from madang_pipelines.sources.checkins import MissingFilesError
-from madang_pipelines.sources.open_bandit import load_campaigns
+from madang_pipelines.sources.open_bandit import MissingFilesError, load_campaigns
 
 CONTEXTS, ACTIONS = 12, 40
 RATE = np.random.default_rng(1).beta(1, 30, (CONTEXTS, ACTIONS))

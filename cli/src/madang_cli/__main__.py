@@ -10,16 +10,14 @@ from typing import Annotated, Literal, NoReturn
 import grpc
 import typer
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.table import Table
 
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
-from madang_cli import demo as demo_module
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, find, healthy
 from madang_cli.mesh.processes import ProcessFailedError
-from madang_cli.own_data import inspect, print_report
 from madang_cli.reflect import CallError, find_rpc
 from madang_cli.reflect import call as call_rpc
-from madang_cli.searches import print_searches
 from madang_cli.show import (
     Catalogue,
     print_arrivals,
@@ -30,27 +28,15 @@ from madang_cli.show import (
     print_why,
     steps,
 )
-from madang_cli.verify import Visitor, verify
-from madang_cli.views import print_views
-from madang_cli.workspace import Workspace, load, open_source
-from madang_eta.stage_model import EtaModel
-from madang_pipelines.eta.replay import replay
+from madang_cli.traces import draw_trace
+from madang_cli.workspace import DataSource, Workspace, load
 from madang_pipelines.imports.mapping import TABLES, MappingError
-from madang_pipelines.imports.ready import open_mappings
-from madang_pipelines.own.training import Plans, services_for
-from madang_pipelines.publish import apply_views, copy_champions, publish
-from madang_pipelines.search.query_log import report_searches
-from madang_pipelines.sources.checkins import MissingFilesError
-from madang_pipelines.sources.decision_log import load_explorations
-from madang_pipelines.sources.feast import as_yaml, read_feast
-from madang_pipelines.sources.open_bandit import load_campaigns
-from madang_pipelines.targeting.results import collect, with_campaigns
-from madang_pipelines.training import Recipe
 from madang_runtime.clients import from_rpc_error
 from madang_runtime.errors import MadangError
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 from madang_runtime.text import ENCODER
 
+# What trains takes seconds to import: commands import what only they need.
 app = typer.Typer(
     help="Madang: a marketplace's intelligence as a gRPC mesh.",
     no_args_is_help=True,
@@ -80,10 +66,13 @@ def train(
     ] = "",
 ) -> None:
     """Train all models, and make them champions."""
-    if service or (data and data.suffix in (".yaml", ".yml")):
+    from madang_pipelines.targeting.results import collect, with_campaigns
+    from madang_pipelines.training import Recipe
+
+    if service or data:
         _train_own(service, data, home)
         return
-    source, workspace = open_source(data), Workspace(home)
+    source, workspace = DataSource(), Workspace(home)
     with steps(console) as report:
         loaded = load(source, lambda share: report("data", share))
         if results:
@@ -94,21 +83,28 @@ def train(
 
 def _train_own(service: str, data: Path | None, home: Path) -> None:
     """One service, or all that a mapping has tables for."""
+    from madang_cli.own_data import print_report
+    from madang_pipelines.imports.ready import open_mappings
+    from madang_pipelines.own.training import Plans, services_for
+
     if data is None:
         raise typer.BadParameter("--data names the mapping of your files, or their folder")
-    trained = 0
     try:
-        for mapping in open_mappings(data):
-            for own in [service] if service else services_for(mapping):
-                with steps(console) as report:
-                    made = Workspace(home).train_own(own, mapping, Plans(), report)
-                for one in made:
-                    print_report(one, console)
-                trained += 1
+        found = open_mappings(data)
+        found = [m for m in found if service in services_for(m)] or found
+        if len(found) > 1:
+            names = ", ".join(mapping.name for mapping in found)
+            raise MappingError(f"{data} holds more than one data set: {names}; name one's folder")
+        wanted = [service] if service else services_for(found[0])
+        if not wanted:
+            raise MappingError(f"{found[0].name} has no table that a service learns from")
+        for own in wanted:
+            with steps(console) as report:
+                made = Workspace(home).train_own(own, found[0], Plans(), report)
+            for one in made:
+                print_report(one, console)
     except MappingError as error:
         raise typer.BadParameter(str(error)) from error
-    if not trained:
-        raise typer.BadParameter(f"{data} has no table that a service learns from")
 
 
 @app.command(name="eval")
@@ -116,11 +112,15 @@ def evaluate(
     home: Home = _HOME,
     sessions: Annotated[int, typer.Option(help="Held-out sessions to judge by.")] = 1500,
 ) -> None:
-    """Judge the champions on the held-out period, beside simple baselines."""
+    """Show how good the champions are on held-out data, beside simple baselines."""
     workspace = Workspace(home)
-    source = workspace.source()
+    source, cards = workspace.source(), workspace.cards()
     if not source:
         raise typer.BadParameter(f"nothing is trained in {home}; run `madang train` first")
+    for one in cards:
+        console.print(Markdown(one))
+    if cards:
+        return
     with steps(console) as report:
         loaded = load(source, lambda share: report("data", share))
         results = workspace.evaluate(loaded, sessions, lambda s: report("evaluation", s))
@@ -130,7 +130,9 @@ def evaluate(
 @app.command()
 def demo(data: Data = None, home: Home = _HOME / "demo") -> None:
     """Data → models → mesh → a feed and its trace, in one go."""
-    demo_module.run_demo(open_source(data), home, console)
+    from madang_cli.demo import run_demo
+
+    run_demo(DataSource(str(data.resolve()) if data else ""), home, console)
 
 
 @app.command()
@@ -144,6 +146,8 @@ def up(
     ] = False,
 ) -> None:
     """Start Valkey, Envoy and all services, and run until Ctrl-C."""
+    from madang_pipelines.publish import publish
+
     workspace = Workspace(home)
     if not workspace.source():
         raise typer.BadParameter(f"nothing is trained in {home}; run `madang train` first")
@@ -223,6 +227,8 @@ def publish_bundle(
     patience: Annotated[float, typer.Option(help="Seconds to wait for the mesh to start.")] = 600.0,
 ) -> None:
     """Bring what was trained here to a mesh elsewhere: models, then features, lists, campaigns."""
+    from madang_pipelines.publish import copy_champions, publish
+
     workspace = Workspace(home)
     if not workspace.source():
         raise typer.BadParameter(f"nothing is trained in {home}; run `madang train` first")
@@ -245,6 +251,10 @@ def take_views(
     gateway: Annotated[str, typer.Option(help="host:port of a mesh to apply them to.")] = "",
 ) -> None:
     """Take over the feature views of a Feast repository."""
+    from madang_cli.views import print_views
+    from madang_pipelines.publish import apply_views
+    from madang_pipelines.sources.feast import as_yaml, read_feast
+
     try:
         found = read_feast(folder)
     except ValueError as error:
@@ -278,6 +288,8 @@ def inspect_data(
     ] = "",
 ) -> None:
     """Look at files before anything is trained on them: columns, types, what is set aside."""
+    from madang_cli.own_data import inspect
+
     if table and table not in TABLES:
         raise typer.BadParameter(f"there is no table {table!r}; there are {', '.join(TABLES)}")
     try:
@@ -297,6 +309,8 @@ def verify_mesh(
     longitude: Annotated[float, typer.Option(help="Of that place.")] = 127.0664,
 ) -> None:
     """Call every service of a mesh and check the answers."""
+    from madang_cli.verify import Visitor, verify
+
     failed = False
     target = gateway or _running(home, name).gateway
     for finding in verify(target, Visitor(user, latitude, longitude), jaeger):
@@ -337,10 +351,7 @@ def take_encoder(
 ) -> None:
     """Let search run on another sentence encoder."""
     try:
-        from madang_pipelines.search.folders import (  # noqa: PLC0415 - takes seconds
-            FolderError,
-            import_encoder,
-        )
+        from madang_pipelines.search.folders import FolderError, import_encoder
     except ModuleNotFoundError as error:
         raise typer.BadParameter("pip install sentence-transformers first") from error
     lines = texts.read_text().splitlines() if texts else None
@@ -363,6 +374,9 @@ def replay_day(
     home: Home = _HOME,
 ) -> None:
     """What versions would have said of when a day's orders arrive, before one is released."""
+    from madang_eta.stage_model import EtaModel
+    from madang_pipelines.eta.replay import replay
+
     workspace = Workspace(home)
     orders = workspace.orders()
     if orders is None:
@@ -383,7 +397,7 @@ def trace(
     name: Name = "default",
 ) -> None:
     """Draw a request's way through the mesh."""
-    if not demo_module.draw_trace(_running(home, name), trace_id, console):
+    if not draw_trace(_running(home, name).traces, trace_id, console):
         console.print(f"[red]no span of trace {trace_id!r} has arrived")
         raise typer.Exit(1)
 
@@ -419,6 +433,9 @@ def off_policy(
     ] = "CONVERSION",
 ) -> None:
     """Estimate what one policy would have earned from the log of another: IPS, SNIPS, DR."""
+    from madang_pipelines.sources.decision_log import load_explorations
+    from madang_pipelines.sources.open_bandit import load_campaigns
+
     if data:
         print_off_policy(load_campaigns(data), console)
     if logs:
@@ -439,6 +456,9 @@ def searches(
     name: Name = "default",
 ) -> None:
     """Report what became of searches: without an answer, slow, clicked."""
+    from madang_cli.searches import print_searches
+    from madang_pipelines.search.query_log import report_searches
+
     try:
         report = report_searches(logs or home / "mesh" / name, k=k)
     except ValueError as error:
@@ -465,7 +485,7 @@ def main() -> None:
         signal.signal(number, lambda *_: sys.exit(1))  # so that children are stopped
     try:
         app()
-    except (CallError, MadangError, MissingFilesError, ProcessFailedError, ValueError) as error:
+    except (CallError, MadangError, ProcessFailedError, ValueError) as error:
         console.print(f"[red]{error}")
         raise SystemExit(1) from error
 

@@ -16,7 +16,7 @@ from madang_cli.advert import AdSlot
 from madang_cli.arrival import Order, draw_arrival, refreshed, summary
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, wait_for
 from madang_cli.mesh.processes import ProcessFailedError
-from madang_cli.newcomer import NEWCOMER, SURFACE, Newcomer
+from madang_cli.newcomer import NEWCOMER, SURFACE, Newcomer, print_waves
 from madang_cli.outreach import Campaign, draw_curve, reference
 from madang_cli.searching import SearchBox
 from madang_cli.show import (
@@ -28,11 +28,10 @@ from madang_cli.show import (
     print_moves,
     print_quality,
     print_segment,
-    print_waves,
     print_why,
     steps,
 )
-from madang_cli.traces import draw, is_whole, read_spans
+from madang_cli.traces import draw_trace
 from madang_cli.workspace import DataSource, Workspace, load
 from madang_pipelines.city.campaigns import CampaignWorld
 from madang_pipelines.eta.evaluation import evaluate_city as evaluate_arrivals
@@ -95,7 +94,7 @@ def run_demo(source: DataSource, home: Path, console: Console) -> None:
             console.rule("[bold]9 · search")
             _search(mesh.info, data.tables, console)
         console.rule(f"[bold]{10 if data.truth else 5} · the feed's request, traced")
-        draw_trace(mesh.info, trace_id, console)
+        draw_trace(mesh.info.traces, trace_id, console)
     console.print("\nEverything is stopped. Next: [bold]madang up[/], see the README.")
 
 
@@ -318,13 +317,3 @@ def _someone(tables: Tables) -> dict[str, Any]:
     hours = tables.clock.local_hours(sessions["time"].to_numpy(), sessions["longitude"].to_numpy())
     evening = sessions.with_columns(hour=pl.Series(hours % 24)).filter(pl.col("hour") == 19)
     return evening.join(busy, "user_id", maintain_order="left").row(0, named=True)
-
-
-def draw_trace(info: MeshInfo, trace_id: str, console: Console) -> bool:
-    """Draw a trace once its spans have arrived; returns whether there are any."""
-    path = Path(info.traces)
-    # The gateway ends first and last, and keeps its spans for half a second.
-    wait_for(lambda: is_whole(read_spans(path, trace_id)), 5)
-    if spans := read_spans(path, trace_id):
-        draw(spans, console)
-    return bool(spans)

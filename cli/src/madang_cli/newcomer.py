@@ -14,6 +14,9 @@ import grpc
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from madang.candidate.v1 import candidate_pb2, candidate_pb2_grpc
 from madang.common.v1 import place_pb2
@@ -215,3 +218,22 @@ def _evening_visits(tables: Tables) -> pl.DataFrame:
         .unique("user_id", keep="last", maintain_order=True)
         .join(users, "user_id", maintain_order="left")
     )
+
+
+def print_waves(waves: list[Wave], console: Console) -> None:
+    """How a fresh shop found its audience."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("wave", "users near", "were shown it", "opened it"):
+        table.add_column(column, justify="right")
+    table.add_column("would open it, if seen: they", justify="right")
+    table.add_column("all near", justify="right")
+    for number, wave in enumerate(waves, 1):
+        table.add_row(
+            str(number),
+            str(wave.users),
+            str(wave.shown),
+            str(wave.opened),
+            f"{wave.liking:.0%}",
+            f"{wave.usual:.0%}",
+        )
+    console.print(table)

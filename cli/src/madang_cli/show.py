@@ -22,10 +22,9 @@ from rich.text import Text
 from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2
 from madang.targeting.v1 import targeting_pb2
-from madang_cli.newcomer import Wave
 from madang_pipelines import ope
 from madang_pipelines.eta.scores import EtaScores
-from madang_pipelines.evaluation import Result
+from madang_pipelines.results import Result
 from madang_pipelines.sources.decision_log import Explorations
 from madang_pipelines.sources.open_bandit import Campaign
 from madang_pipelines.tables import Rejected, Tables
@@ -257,25 +256,6 @@ def print_ads(
             f"{item.hide_probability:.1%}",
             f"{catalogue.bid(item.item_id):,.0f}",
             f"{item.score:.3f}",
-        )
-    console.print(table)
-
-
-def print_waves(waves: list[Wave], console: Console) -> None:
-    """How a fresh shop found its audience."""
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("wave", "users near", "were shown it", "opened it"):
-        table.add_column(column, justify="right")
-    table.add_column("would open it, if seen: they", justify="right")
-    table.add_column("all near", justify="right")
-    for number, wave in enumerate(waves, 1):
-        table.add_row(
-            str(number),
-            str(wave.users),
-            str(wave.shown),
-            str(wave.opened),
-            f"{wave.liking:.0%}",
-            f"{wave.usual:.0%}",
         )
     console.print(table)
 

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from madang_cli.mesh.mesh import wait_for
+
 _BAR = 24
 _COLOURS = {
     "madang-gateway": "bright_black",
@@ -135,3 +137,13 @@ def _bar(span: Span, start: int, end: int, colour: str) -> Text:
     before = int((span.start - start) * scale)
     length = max(1, round((span.end - span.start) * scale))
     return Text(" " * before + "━" * min(length, _BAR - before), colour)
+
+
+def draw_trace(traces: str, trace_id: str, console: Console) -> bool:
+    """Draw a trace once its spans have arrived; returns whether there are any."""
+    path = Path(traces)
+    # The gateway ends first and last, and keeps its spans for half a second.
+    wait_for(lambda: is_whole(read_spans(path, trace_id)), 5)
+    if spans := read_spans(path, trace_id):
+        draw(spans, console)
+    return bool(spans)

@@ -4,7 +4,9 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -12,11 +14,10 @@ from madang_pipelines.city.campaigns import CampaignWorld
 from madang_pipelines.city.deliveries import DeliveryTruth
 from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.city.truth import Truth
-from madang_pipelines.eta.arrivals import Arrivals, train_arrivals
-from madang_pipelines.evaluation import Result, evaluate_checkins, evaluate_city
-from madang_pipelines.imports.mapping import Mapping
-from madang_pipelines.own.report import Report
-from madang_pipelines.own.training import Plans, train_own
+from madang_pipelines.imports.importing import import_tables
+from madang_pipelines.imports.mapping import Mapping, MappingError
+from madang_pipelines.imports.ready import open_mappings
+from madang_pipelines.own.report import Report, card
 from madang_pipelines.publish import (
     DOCUMENTS,
     save_features,
@@ -24,18 +25,16 @@ from madang_pipelines.publish import (
     save_views,
     saved_segments,
 )
-from madang_pipelines.search.content import train_towers
-from madang_pipelines.search.documents import save_documents, shop_documents
-from madang_pipelines.search.keywords.training import train_keywords
-from madang_pipelines.search.queries import train_queries
-from madang_pipelines.search.training import train_encoder
-from madang_pipelines.sources.checkins import FILES, MissingFilesError, load_checkins
+from madang_pipelines.results import Result
 from madang_pipelines.tables import Tables
-from madang_pipelines.targeting.training import train_targeting
-from madang_pipelines.training import Progress, Recipe, train_all
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
-from madang_search.keywords.recommending import VIEW as KEYWORD_VIEW
-from madang_targeting.model import NAME as TARGETING
+
+if TYPE_CHECKING:  # what trains takes seconds to import: methods import what only they need
+    from madang_pipelines.eta.arrivals import Arrivals
+    from madang_pipelines.own.training import Plans
+    from madang_pipelines.training import Recipe
+
+Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,12 @@ class DataSource:
     """Where tables come from.
 
     Attributes:
-        folder: of check-ins; "" for the simulated city.
+        mapping: of someone's own data, or the folder of its files; "" for the simulated city.
         city: the city's size.
-        mapping: of someone's own data, in place of these.
     """
 
-    folder: str = ""
-    city: CitySize = field(default_factory=CitySize)
     mapping: str = ""
+    city: CitySize = field(default_factory=CitySize)
 
 
 @dataclass(frozen=True)
@@ -64,15 +61,16 @@ class DataSet:
 
 
 class Workspace:
-    """`<home>/models`, `<home>/features`, `<home>/data` and `<home>/source.json`."""
+    """`<home>/models`, `features`, `data`, `reports` and `source.json`."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.features = home / "features"
+        self._reports = home / "reports"
 
     def clear(self) -> None:
         """Remove what training wrote, and nothing else."""
-        for part in (self.home / "models", self.features, self.home / "data"):
+        for part in (self.home / "models", self.features, self.home / "data", self._reports):
             shutil.rmtree(part, ignore_errors=True)
         (self.home / "source.json").unlink(missing_ok=True)
 
@@ -87,10 +85,23 @@ class Workspace:
         if not path.exists():
             return None
         saved = json.loads(path.read_text())
-        return DataSource(saved["folder"], CitySize(**saved["city"]), saved.get("mapping", ""))
+        return DataSource(saved["mapping"], CitySize(**saved["city"]))
 
-    def train(self, source: DataSource, data: DataSet, recipe: Recipe, progress: Progress) -> None:
+    def train(
+        self, source: DataSource, data: DataSet, recipe: "Recipe", progress: Progress
+    ) -> None:
         """Train on a data set and keep its tables and features."""
+        from madang_pipelines.eta.arrivals import Arrivals, train_arrivals
+        from madang_pipelines.search.content import train_towers
+        from madang_pipelines.search.documents import save_documents, shop_documents
+        from madang_pipelines.search.keywords.training import train_keywords
+        from madang_pipelines.search.queries import train_queries
+        from madang_pipelines.search.training import train_encoder
+        from madang_pipelines.targeting.training import train_targeting
+        from madang_pipelines.training import train_all
+        from madang_search.keywords.recommending import VIEW as KEYWORD_VIEW
+        from madang_targeting.model import NAME as TARGETING
+
         self.home.mkdir(parents=True, exist_ok=True)
         before = saved_segments(self.features)
         trained = train_all(data.tables, self.registry, recipe, progress, before)
@@ -114,19 +125,30 @@ class Workspace:
         (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
 
     def train_own(
-        self, service: str, mapping: Mapping, plans: Plans, progress: Progress
+        self, service: str, mapping: Mapping, plans: "Plans", progress: Progress
     ) -> Sequence[Report]:
         """Train one service on someone's own data; what the others have stays."""
+        from madang_pipelines.own.training import train_own
+
         self.home.mkdir(parents=True, exist_ok=True)
         made = train_own(service, mapping, self.registry, plans, progress)
+        if made.home:
+            save_features(made.home, self.features)
         save_own_views(made.views, self.features)
         save_views(made.rows, self.features)
+        self._reports.mkdir(exist_ok=True)
+        cards = [card(report, datetime.now(UTC).date()) for report in made.reports]
+        (self._reports / f"{service}.md").write_text("\n".join(cards), "utf-8")
         if not self.source():
             source = DataSource(mapping=mapping.name)
             (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
         return made.reports
 
-    def _replace_arrivals(self, arrivals: Arrivals) -> None:
+    def cards(self) -> list[str]:
+        """The model cards of what was trained on someone's own data, in Markdown."""
+        return [path.read_text("utf-8") for path in sorted(self._reports.glob("*.md"))]
+
+    def _replace_arrivals(self, arrivals: "Arrivals") -> None:
         """Keep the views of a training, and nothing of those before it that it has no more."""
         for path in self.features.glob("eta_*.parquet"):
             path.unlink()
@@ -145,28 +167,27 @@ class Workspace:
         self, data: DataSet, sessions: int, progress: Callable[[float], None]
     ) -> list[Result]:
         """The quality table of the champions on the held-out period."""
+        from madang_pipelines.evaluation import evaluate_city, evaluate_visits
+
         if data.truth:
             return evaluate_city(data.tables, data.truth, self.registry, sessions, progress)
-        return evaluate_checkins(data.tables, self.registry, sessions, progress)
-
-
-def open_source(folder: Path | None) -> DataSource:
-    """The source behind a `--data` option: None is the simulated city.
-
-    Raises:
-        MissingFilesError: no folder at or below it holds check-ins.
-    """
-    if folder is None:
-        return DataSource()
-    for path in (folder, *sorted(p for p in folder.rglob("*") if p.is_dir())):
-        if all((path / name).is_file() for name in FILES):
-            return DataSource(str(path.resolve()))
-    raise MissingFilesError(f"no folder at or below {folder} holds {', '.join(FILES)}")
+        return evaluate_visits(data.tables, self.registry, sessions, progress)
 
 
 def load(source: DataSource, progress: Callable[[float], None]) -> DataSet:
-    """Read or simulate the tables."""
-    if source.folder:
-        return DataSet(load_checkins(Path(source.folder), progress=progress))
-    city = simulate(source.city, progress)
-    return DataSet(city.tables, city.truth, city.deliveries, city.outreach)
+    """Read or simulate the tables.
+
+    Raises:
+        MappingError: what is named has no interactions.
+    """
+    from madang_pipelines.own.visits import visit_tables
+
+    if not source.mapping:
+        city = simulate(source.city, progress)
+        return DataSet(city.tables, city.truth, city.deliveries, city.outreach)
+    with_visits = [m for m in open_mappings(Path(source.mapping)) if m.interactions]
+    if not with_visits:
+        raise MappingError(f"{source.mapping} has no interactions")
+    mapping = with_visits[0]
+    tables = import_tables(mapping, ("interactions", "items"), progress)
+    return DataSet(visit_tables(mapping.name, tables, mapping.utc_offset_hours))

@@ -4,7 +4,6 @@ Our lists come from the code that serves: the same sources, fusion, filters and 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -24,6 +23,7 @@ from madang_pipelines.city.truth import Truth
 from madang_pipelines.cohorts import segment_names, user_segments
 from madang_pipelines.examples import session_context, sessions_of
 from madang_pipelines.features import FeatureBuilder, look_up
+from madang_pipelines.results import Result
 from madang_pipelines.segment_lists import segment_lists, upserts
 from madang_pipelines.tables import Tables
 from madang_pipelines.training import RANKER, TOWER
@@ -37,14 +37,6 @@ from madang_runtime.models.registry import ModelFiles, ModelRegistry
 Rows = NDArray[np.int64]
 Progress = Callable[[float], None]
 K = 10
-
-
-@dataclass(frozen=True)
-class Result:
-    """One row of a quality table: means over sessions and half the width of their 95 % interval."""
-
-    name: str
-    metrics: dict[str, tuple[float, float]]
 
 
 class Lists:
@@ -200,20 +192,20 @@ def evaluate_city(
     ]
 
 
-def evaluate_checkins(
+def evaluate_visits(
     tables: Tables,
     registry: ModelRegistry,
     sessions: int = 1500,
     progress: Progress = lambda _: None,
 ) -> list[Result]:
-    """Where held-out users went: the very next place, and all later ones (distinct).
+    """What held-out users chose: the very next item, and all later ones (distinct).
 
-    Popularity shows the most visited places; repeat-visit the user's own most visited ones, then
-    popular ones.
+    Popularity shows the most chosen items; repeats the user's own most chosen ones, then popular
+    ones. Where nobody chooses an item again, no list has what its user chose before.
     """
     lists = Lists(tables, registry, sessions)
     counts = _order_counts(tables, lists)
-    popular = np.argsort(-counts, kind="stable")[: 4 * K]
+    popular = np.argsort(-counts, kind="stable")
     visits = tables.frames["actions"].with_columns(
         item=pl.Series(look_up(lists.item_rows, tables.frames["actions"]["item_id"]))
     )
@@ -222,26 +214,22 @@ def evaluate_checkins(
         past.group_by("user_id", "item").len().sort("len", "item", descending=[True, False])
     )
     later = visits.filter(pl.col("period") == tables.test_period).sort("time", maintain_order=True)
+    repeats = len(later.join(past, ["user_id", "item"], how="semi")) > 0
     wanted = _by_user(later.unique(["user_id", "item"], maintain_order=True))
-    gains: dict[str, list[tuple[float, float, float]]] = {
-        "popularity": [],
-        "repeat-visit": [],
-        "cohort lists": [],
-        "ours": [],
-    }
+    gains: dict[str, list[tuple[float, float, float]]] = {}
     for s, user in enumerate(lists.sessions["user_id"].to_list()):
-        mine = own[user][:K]
-        shown = {
-            "popularity": popular[:K],
-            "repeat-visit": np.concatenate([mine, popular[~np.isin(popular, mine)]])[:K],
-            "cohort lists": lists.of_cohort(s, lists.allowed(s))[:K],
-            "ours": lists.ours(s, lists.allowed(s))[:K],
-        }
+        mine, allowed = own[user], lists.allowed(s)
+        shown = {"popularity": popular[: K + len(mine)]}
+        if repeats:
+            shown["repeats"] = np.concatenate([mine[:K], shown["popularity"]])
+        shown |= {"cohort lists": lists.of_cohort(s, allowed), "ours": lists.ours(s, allowed)}
         for name, rows in shown.items():
-            gains[name].append(_ranking_metrics(rows, wanted[user]))
+            kept = rows if repeats else rows[~np.isin(rows, mine)]
+            first = kept[np.sort(np.unique(kept, return_index=True)[1])][:K]
+            gains.setdefault(name, []).append(_ranking_metrics(first, wanted[user]))
         progress((s + 1) / len(lists.sessions))
     lists.close()
-    names = (f"next place@{K}", f"Recall@{K}", f"NDCG@{K}")
+    names = (f"next@{K}", f"Recall@{K}", f"NDCG@{K}")
     return [
         Result(name, {m: _mean([v[i] for v in g]) for i, m in enumerate(names)})
         for name, g in gains.items()

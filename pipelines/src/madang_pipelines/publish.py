@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import numpy as np
@@ -26,12 +26,14 @@ from madang_pipelines.features import (
 from madang_pipelines.search.documents import upserts as document_upserts
 from madang_pipelines.segment_lists import upserts
 from madang_pipelines.sources.feast import as_yaml
-from madang_pipelines.training import Trained
 from madang_runtime.columns import block
 from madang_runtime.models.inputs import InputRows, columns_of, feature_refs
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 from madang_runtime.text import ENCODER
 from madang_targeting.audience import AUDIENCE
+
+if TYPE_CHECKING:  # what trains takes seconds to import
+    from madang_pipelines.training import Trained
 
 Answer = TypeVar("Answer")
 
@@ -72,7 +74,7 @@ def saved_segments(folder: Path) -> pl.DataFrame | None:
     return pl.read_parquet(path) if path.exists() else None
 
 
-def save_features(trained: Trained, folder: Path) -> None:
+def save_features(trained: "Trained", folder: Path) -> None:
     """Write one Parquet file a view: `entity_id` and a column a feature, null where unknown; one of
     lists, in which those that an earlier training saved and this one lacks are empty; and one of
     campaigns."""

@@ -81,7 +81,7 @@ def _periods(train: pl.DataFrame) -> pl.Series:
 def _sessions(
     train: pl.DataFrame, places: NDArray[np.float64], seed: int
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A session for each check-in that features exist for, at the place of the one before."""
+    """A session for each visit that features exist for, at the place of the one before."""
     rng = np.random.default_rng(seed)
     visits = train.with_row_index("row").sort("user_id", "row", maintain_order=True)
     item, period = visits["item"].to_numpy(), visits["period"].to_numpy()
@@ -117,7 +117,7 @@ def _sessions(
 def _held_out(
     train: pl.DataFrame, test: pl.DataFrame, places: NDArray[np.float64], first_id: int
 ) -> pl.DataFrame:
-    """One session a user: where the history ends, at the time of the next check-in."""
+    """One session a user: where the history ends, at the time of the next visit."""
     last = train.group_by("user_id", maintain_order=True).last().select("user_id", "item")
     first = test.group_by("user_id", maintain_order=True).first().select("user_id", "time")
     both = first.join(last, "user_id", maintain_order="left")

@@ -13,6 +13,8 @@ from madang_pipelines.own.clicks import ClickPlan, train_clicks
 from madang_pipelines.own.orders import OrderPlan, train_orders
 from madang_pipelines.own.report import Report
 from madang_pipelines.own.sends import SendPlan, train_sends
+from madang_pipelines.own.visits import VisitPlan, train_visits
+from madang_pipelines.training import Trained
 from madang_runtime.models.registry import ModelRegistry
 
 Progress = Callable[[str, float], None]
@@ -22,6 +24,7 @@ Progress = Callable[[str, float], None]
 class Plans:
     """How each service trains; the defaults choose from the data."""
 
+    visits: VisitPlan = field(default_factory=VisitPlan)
     clicks: ClickPlan = field(default_factory=ClickPlan)
     orders: OrderPlan = field(default_factory=OrderPlan)
     sends: SendPlan = field(default_factory=SendPlan)
@@ -35,11 +38,13 @@ class OwnTrained:
         reports: what each model is worth.
         views: that the feature store must have.
         rows: of views, to publish.
+        home: what the home feed's models need beside them, if it was they.
     """
 
     reports: Sequence[Report]
     views: Sequence[feature_store_pb2.FeatureView] = ()
     rows: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    home: Trained | None = None
 
 
 def services_for(mapping: DataMapping) -> list[str]:
@@ -67,6 +72,18 @@ def train_own(
         raise MappingError(f"{service} learns from {', '.join(sorted(missing))}: map it")
     tables = import_tables(mapping, [*task.needs, *task.reads], lambda s: progress("data", s))
     return task.train(mapping, tables, registry, plans, progress)
+
+
+def _visits(
+    mapping: DataMapping,
+    tables: Mapping[str, Imported],
+    registry: ModelRegistry,
+    plans: Plans,
+    progress: Progress,
+) -> OwnTrained:
+    offset = mapping.utc_offset_hours
+    report, trained = train_visits(mapping.name, tables, offset, registry, plans.visits, progress)
+    return OwnTrained([report], home=trained)
 
 
 def _clicks(
@@ -116,6 +133,7 @@ class _Task:
 
 
 _TASKS = {
+    "candidate": _Task(frozenset({"interactions"}), _visits, frozenset({"items"})),
     "ranker": _Task(frozenset({"clicks"}), _clicks),
     "eta": _Task(frozenset({"orders"}), _orders),
     "targeting": _Task(frozenset({"sends"}), _sends),

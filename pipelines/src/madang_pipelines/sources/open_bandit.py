@@ -11,11 +11,14 @@ import numpy as np
 import polars as pl
 
 from madang_pipelines.ope import BanditLog, Floats
-from madang_pipelines.sources.checkins import MissingFilesError
 from madang_pipelines.tables import Rejected
 
 POLICIES = ("random", "bts")
 _COLUMNS = ("item_id", "position", "click", "propensity_score")
+
+
+class MissingFilesError(ValueError):
+    """The folder lacks files of the format."""
 
 
 @dataclass(frozen=True)
