@@ -34,7 +34,7 @@ from madang_search.documents import Wanted
 from madang_search.exact import ExactIndex
 from madang_search.index import Query, rank
 from madang_search.nearest import NearestSearcher
-from madang_search.settings import QUERIES, SearchSettings
+from madang_search.settings import QUERIES
 
 Floats = NDArray[np.float64]
 _BOTH, _DEPTH = pb.SEARCH_METHOD_UNSPECIFIED, 1000
@@ -67,10 +67,8 @@ def blocks_table(
     """Held-out searches: where the block and the shop are that were ordered from."""
     version = train_queries(tables, registry)
     book = QueryBook(registry.load(QUERIES, cast(str, version)))
-    weight = SearchSettings.model_fields["dense_weight"].default
-    near, nearest, intent = (
-        float(encoder.parameters[name]) for name in ("near", "nearest", "intent_threshold")
-    )
+    names = ("dense_weight", "near", "nearest", "intent_threshold")
+    weight, near, nearest, intent = (float(encoder.parameters[name]) for name in names)
     bundle = SearchBundle(
         encoder, NearestSearcher(encoder, Metrics()), index, Tuning(weight, near, nearest, intent)
     )

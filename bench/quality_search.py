@@ -9,10 +9,8 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,45 +20,34 @@ from quality_content import content_table
 from quality_keywords import list_table, sequence_table
 from rich.console import Console
 from rich.progress import Progress
-from scipy.stats import spearmanr
 
-from madang.search.v1 import document_record_pb2
-from madang.search.v1 import search_pb2 as pb
 from madang_pipelines.city.names import CATEGORIES
 from madang_pipelines.city.simulate import CitySize, simulate
+from madang_pipelines.own.search_lab import sentence_objectives, similar
 from madang_pipelines.search.documents import shop_documents, upserts
-from madang_pipelines.search.evaluation import bootstrap, ndcg, recall
+from madang_pipelines.search.evaluation import bootstrap
 from madang_pipelines.search.keywords.log import keyword_log
+from madang_pipelines.search.retrieval import BOTH, MEANING, WORDS, Judged, RetrievalSet, Searcher
 from madang_pipelines.search.training import (
+    DENSE_WEIGHT,
     EncoderTraining,
     register_encoder,
     train_encoder,
 )
 from madang_pipelines.sources.retrieval import (
-    RetrievalSet,
-    SentencePairs,
     read_cranfield,
     read_offers,
     read_paraphrases,
     read_sentence_pairs,
 )
 from madang_pipelines.tables import Tables
-from madang_runtime.changelog.compacted_memory import MemoryCompactedLog
-from madang_runtime.changelog.follower import Follower
-from madang_runtime.metrics import Metrics
 from madang_runtime.models.registry import ModelRegistry
 from madang_runtime.text import ENCODER
 from madang_runtime.text.encoder import Encoder
 from madang_runtime.text.tokens import TextTokens
-from madang_search.analysis import Analyzer, normal
 from madang_search.backbone import load_backbone
-from madang_search.documents import Wanted
-from madang_search.exact import ExactDocuments, ExactIndex
-from madang_search.index import Found, Query, rank
-from madang_search.lexical import BODY, GRAMS, TITLE
+from madang_search.index import rank
 from madang_search.model import SentenceEncoder
-from madang_search.nearest import NearestSearcher
-from madang_search.settings import SearchSettings
 from madang_search.train import Objective, Schedule, fine_tune, mean_weights
 
 Floats = NDArray[np.float64]
@@ -76,23 +63,7 @@ _SETS: dict[str, Callable[[Path], RetrievalSet]] = {
     "walmart-amazon": read_offers,
 }
 _CROSSED = ("amazon-google", "walmart-amazon")
-_BOTH, _WORDS, _MEANING = (
-    pb.SEARCH_METHOD_UNSPECIFIED,
-    pb.SEARCH_METHOD_LEXICAL,
-    pb.SEARCH_METHOD_DENSE,
-)
-_METHODS = {"BM25": _WORDS, "vectors": _MEANING, "both": _BOTH}
-_WEIGHTS = np.arange(0.05, 1.0, 0.05)
-_WEIGHT = SearchSettings.model_fields["dense_weight"].default
-_DEPTH = 1000
-
-
-class _NoStages:
-    """Times nothing."""
-
-    def stage(self, name: str) -> Any:
-        """A step that nobody watches."""
-        return nullcontext()
+_METHODS = {"BM25": WORDS, "vectors": MEANING, "both": BOTH}
 
 
 class Lab:
@@ -106,7 +77,7 @@ class Lab:
     def __init__(self, registry: ModelRegistry, note: Callable[[str, float], None]) -> None:
         self.registry = registry
         self.note = note
-        self.analyzer = Analyzer()
+        self.searcher = Searcher()
 
     def tuned(
         self, objectives: Sequence[Objective], schedule: Schedule, what: str
@@ -141,61 +112,11 @@ class Lab:
             for name, small in (("fp32", False), ("int8", True))
         }
 
-    def index(self, documents: Sequence[pb.Document], encoder: Encoder) -> ExactIndex:
-        """The index `exact` with documents in it."""
-        settings = SearchSettings()
-        weights = {
-            TITLE: settings.title_weight,
-            BODY: settings.body_weight,
-            GRAMS: settings.grams_weight,
-        }
-        held, log = ExactDocuments(self.analyzer, weights), MemoryCompactedLog()
-        log.write(
-            {
-                d.document_id: document_record_pb2.DocumentRecord(document=d).SerializeToString()
-                for d in documents
-            }
-        )
-        followed = Follower(log, "documents", held.apply, Metrics())
-        followed.renew()
-        held.attach(encoder)
-        return ExactIndex(held, NearestSearcher(encoder, Metrics()), followed)
-
-    def found(self, index: ExactIndex, query: str, method: Any = _BOTH) -> Found:
-        """What a query finds."""
-        text = normal(query)
-        asked = Query(text, [term.text for term in self.analyzer.terms(text)])
-        return index.search(asked, Wanted(), method, _DEPTH, _NoStages())  # type: ignore[arg-type]
-
-
-def positions(found: Found, method: Any, weight: float) -> list[int]:
-    """The found documents in order, by the numbers that are their ids."""
-    order = rank(found, method, weight, -1.0).order
-    return [int(document.document_id) for document in found.documents(order[:10]) if document]
-
-
-def similar(pairs: SentencePairs, encoder: Encoder) -> float:
-    """Spearman's rank correlation of cosines and what people said, in hundredths."""
-    vectors = encoder.encode([*pairs.first, *pairs.second])
-    first, second = np.split(vectors, 2)
-    return 100 * float(spearmanr((first * second).sum(1), pairs.scores)[0])
-
-
-def sts_objectives(pairs: SentencePairs) -> list[Objective]:
-    """How alike pairs are; and of those that say the same, that they are nearest."""
-    same = np.flatnonzero(pairs.scores >= 0.8).tolist()
-    return [
-        Objective([pairs.first, pairs.second], {"scored": 10.0}, pairs.scores),
-        Objective(
-            [[pairs.first[i] for i in same], [pairs.second[i] for i in same]], {"pairs": 0.3}
-        ),
-    ]
-
 
 def sentence_table(data: Path, lab: Lab) -> tuple[list[str], list[dict[str, Encoder]]]:
     """KorSTS, and the encoders: before, and the mean of all seeds."""
     parts = {p: read_sentence_pairs(data / f"sts-{p}.tsv") for p in ("train", "dev", "test")}
-    objectives = sts_objectives(parts["train"])
+    objectives = sentence_objectives(parts["train"])
     backbone = lab.tuned([], _STS, "")
     models = [
         lab.trained(objectives, replace(_STS, seed=seed), f"KorSTS, seed {seed}") for seed in _SEEDS
@@ -210,40 +131,11 @@ def sentence_table(data: Path, lab: Lab) -> tuple[list[str], list[dict[str, Enco
     ):
         for precision in ("fp32", "int8"):
             dev, test = (
-                spread([similar(parts[p], one[precision]) for one in encoders], 2)
+                spread([100 * similar(parts[p], one[precision].encode) for one in encoders], 2)
                 for p in ("dev", "test")
             )
             rows.append(f"| {name}, {precision} | {dev} | {test} |")
     return rows, [backbone, mean]
-
-
-def adapted(data: RetrievalSet, lab: Lab) -> list[Objective]:
-    """What can be learned for a corpus without its test queries: the pairs of train, or where there
-    are none, that a title belongs to its text; as third text the first wrong one of BM25."""
-    train = data.of("train")
-    texts = [f"{t}\n{b}" if b else t for t, b in zip(data.titles, data.bodies, strict=True)]
-    if train:
-        queries = [data.queries[q] for q in train]
-        right = [next(iter(data.relevant[q])) for q in train]
-        positives = [texts[at] for at in right]
-    else:
-        right = [at for at, body in enumerate(data.bodies) if body]
-        queries, positives = [data.titles[at] for at in right], [data.bodies[at] for at in right]
-    index = lab.index(documents(data), lab.tuned([], _STS, "")["int8"])
-    wrong = []
-    for query, answer in zip(queries, right, strict=True):
-        listed = positions(lab.found(index, query, _WORDS), _WORDS, 0.0)
-        other = next((at for at in listed if at != answer), (answer + 1) % len(texts))
-        wrong.append(texts[other] if train else data.bodies[other] or texts[other])
-    return [Objective([queries, positives, wrong], {"pairs": 1.0, "triplets": 0.5})]
-
-
-def documents(data: RetrievalSet) -> list[pb.Document]:
-    """The corpus; a document's id is its number."""
-    return [
-        pb.Document(document_id=str(at), title=normal(title) or "?", body=normal(body))
-        for at, (title, body) in enumerate(zip(data.titles, data.bodies, strict=True))
-    ]
 
 
 def retrieval_table(name: str, data: RetrievalSet, lab: Lab) -> list[str]:
@@ -254,12 +146,12 @@ def retrieval_table(name: str, data: RetrievalSet, lab: Lab) -> list[str]:
         "|---|---:|---:|",
     ]
     for state in ("before", "fine-tuned"):
-        objectives = adapted(data, lab) if state == "fine-tuned" else []
-        best, scored = judged(data, objectives, name, lab)
+        found = judged(data, name, lab, tuned=state == "fine-tuned")
+        best, scored = found.weight, found.scored
         labels = {"BM25": "BM25"} if state == "before" else {}
         labels |= {
             "vectors": f"vectors, {state}",
-            "default": f"both, {state}, as by default ({_WEIGHT})",
+            "default": f"both, {state}, as by default ({DENSE_WEIGHT})",
             "tuned": f"both, {state}, share of vectors tuned on valid ({best:.2f})",
         }
         for side, label in labels.items():
@@ -276,7 +168,7 @@ def crossed_table(name: str, data: RetrievalSet, lab: Lab) -> list[str]:
     for held in range(_FOLDS):
         role = {held: "test", (held + 1) % _FOLDS: "valid"}
         own = replace(data, split=[role.get(int(at), "train") for at in fold])
-        parts.append(judged(own, adapted(own, lab), f"{name}, fold {held + 1}", lab)[1])
+        parts.append(judged(own, f"{name}, fold {held + 1}", lab).scored)
     scored = {side: np.concatenate([part[side] for part in parts], axis=1) for side in parts[0]}
     rows = [f"| {name}: all {len(data.queries):,} queries, {_FOLDS} folds | nDCG@10 | Recall@10 |"]
     rows.append("|---|---:|---:|")
@@ -285,27 +177,14 @@ def crossed_table(name: str, data: RetrievalSet, lab: Lab) -> list[str]:
     return rows + gains(scored)
 
 
-def judged(
-    data: RetrievalSet, objectives: Sequence[Objective], name: str, lab: Lab
-) -> tuple[float, dict[str, Floats]]:
-    """The share of vectors that is best on valid; and nDCG@10 and Recall@10 of each query of test,
-    shape [2, queries], by "BM25", "vectors", both as by "default" and as "tuned"."""
+def judged(data: RetrievalSet, name: str, lab: Lab, *, tuned: bool = True) -> Judged:
+    """Answers by the backbone, or by it fine-tuned."""
+    came = lab.tuned([], _STS, "")["int8"]
+    if not tuned:
+        return lab.searcher.judged(data, came)
     schedule = Schedule(epochs=3, batch=32, learning_rate=2e-4, forget=0.1)
-    index = lab.index(documents(data), lab.tuned(objectives, schedule, name)["int8"])
-    asked = {q: lab.found(index, data.queries[q]) for q in data.of("valid") + data.of("test")}
-    best = float(max(_WEIGHTS, key=lambda weight: mean_ndcg(data, asked, "valid", float(weight))))
-    scored = {}
-    for side, method, weight in (
-        ("BM25", _WORDS, 0.0),
-        ("vectors", _MEANING, 1.0),
-        ("default", _BOTH, _WEIGHT),
-        ("tuned", _BOTH, best),
-    ):
-        ranked = {q: positions(asked[q], method, weight) for q in data.of("test")}
-        scored[side] = np.array(
-            [[score(f, data.relevant[q]) for q, f in ranked.items()] for score in (ndcg, recall)]
-        )
-    return best, scored
+    learned = lab.searcher.adapted(data, came)
+    return lab.searcher.judged(data, lab.tuned(learned, schedule, name)["int8"])
 
 
 def gains(scored: dict[str, Floats]) -> list[str]:
@@ -320,12 +199,6 @@ def gains(scored: dict[str, Floats]) -> list[str]:
 
 def _row(label: str, scored: Floats) -> str:
     return f"| {label} | {' | '.join(f'{values.mean():.4f}' for values in scored)} |"
-
-
-def mean_ndcg(data: RetrievalSet, asked: dict[int, Found], split: str, weight: float) -> float:
-    """Of both methods together over the queries of a split."""
-    found = ((q, positions(asked[q], _BOTH, weight)) for q in data.of(split))
-    return float(np.mean([ndcg(ranked, data.relevant[q]) for q, ranked in found]))
 
 
 def intent_table(groups: list[list[str]], encoders: Sequence[dict[str, Encoder]]) -> list[str]:
@@ -365,15 +238,15 @@ def city_table(tables: Tables, lab: Lab) -> tuple[list[str], Encoder]:
         "|---|---:|---:|---:|",
     ]
     for state, encoder in encoders.items():
-        index = lab.index(listed, encoder)
+        index = lab.searcher.index(listed, encoder)
         near = float(lab.registry.manifest(ENCODER, version).parameters["near"])
         for label, method in _METHODS.items():
             if label == "BM25" and state != "before":
                 continue
             shares, none = [], 0
             for query, kind in zip(queries, truth, strict=True):
-                found = lab.found(index, query, method)
-                first = found.documents(rank(found, method, _WEIGHT, near).order[:10])
+                found = lab.searcher.found(index, query, method)
+                first = found.documents(rank(found, method, DENSE_WEIGHT, near).order[:10])
                 none += not first
                 right = [document is not None and document.category == kind for document in first]
                 shares.append(sum(right) / 10)
@@ -465,7 +338,7 @@ def report_city(lab: Lab) -> Iterator[str]:
         "on names; a wish (「맛집」, “noodles”) is met by shops of several kinds. What users just "
         "did is left out: in this city it gives the order away.\n"
     )
-    index = lab.index(upserts(shop_documents(tables)), encoder)
+    index = lab.searcher.index(upserts(shop_documents(tables)), encoder)
     yield from blocks_table(tables, index, encoder, lab.registry)
     yield "\n## Keywords\n"
     yield (

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from madang.common.v1 import place_pb2
 from madang.eta.v1 import eta_pb2, eta_pb2_grpc
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
+from madang.search.v1 import search_pb2, search_pb2_grpc
 from madang.targeting.v1 import targeting_pb2, targeting_pb2_grpc
 from madang_cli.__main__ import app
 from madang_cli.mesh.mesh import LocalMesh, wait_for
@@ -48,6 +49,10 @@ MAPPING = {
         "numbers": ["price"],
         "user": ["who"],
     },
+    "documents": {
+        "files": "dishes.csv",
+        "columns": {"document": "id", "title": "name", "text": "about"},
+    },
     "orders": {
         "files": "orders.csv",
         "columns": {
@@ -80,6 +85,13 @@ def write_files(folder):
             "clicked": clicked.astype(int),
         }
     ).write_csv(folder / "clicks.csv")
+    pl.DataFrame(
+        {
+            "id": ["d1", "d2", "d3"],
+            "name": ["Bibimbap", "Cold noodles", "Fried chicken"],
+            "about": ["rice with vegetables", "buckwheat in icy broth", "crisp, with beer"],
+        }
+    ).write_csv(folder / "dishes.csv")
     wet = rng.random(n) < 0.3
     place = rng.uniform([37.45, 126.95], [37.55, 127.05], (n, 2))
     pl.DataFrame(
@@ -112,7 +124,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     write_files(folder)
     workspace, mapping = Workspace(folder / "home"), read_mapping(folder / "my.yaml")
-    assert services_for(mapping) == ["candidate", "ranker", "eta", "targeting"]
+    assert services_for(mapping) == ["candidate", "ranker", "eta", "targeting", "search"]
     for service in services_for(mapping):
         workspace.train_own(service, mapping, PLANS, lambda step, share: None)
     return folder
@@ -127,6 +139,7 @@ def channel(home):
             "candidate",
             "eta",
             "ranker",
+            "search",
             "targeting",
         }
         publish(Workspace(home / "home").features, mesh.info.gateway)
@@ -199,6 +212,13 @@ def test_a_segment_of_own_users(home, channel):
     assert np.mean([age[user] < 35 for user in members]) > 0.9
 
 
+def test_own_documents_are_found(channel):
+    stub = search_pb2_grpc.SearchServiceStub(channel)
+    for query, found in (("noodles", "d2"), ("beer", "d3")):
+        answer = stub.Search(search_pb2.SearchRequest(query=query), timeout=5)
+        assert answer.hits[0].document_id == found
+
+
 def test_what_the_command_says(home):
     def run(*arguments):
         return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200"})
@@ -210,7 +230,7 @@ def test_what_the_command_says(home):
     assert run("data", "inspect", home / "clicks.csv").output.count("categories: [who, what]") == 1
     for arguments, said in (
         (("train", "ranker"), "--data names the mapping"),
-        (("train", "search", "--data", home / "my.yaml"), "'search' learns from no mapping"),
+        (("train", "store", "--data", home / "my.yaml"), "'store' learns from no mapping"),
         (("train", "--data", home / "none.yaml"), "none.yaml"),
         (("train", "ranker", "--data", home), "is no mapping"),
         (("data", "inspect", home / "clicks.csv", "--table", "cats"), "there is no table 'cats'"),

@@ -26,6 +26,7 @@ from madang_pipelines.publish import (
     saved_segments,
 )
 from madang_pipelines.results import Result
+from madang_pipelines.search.documents import save_documents, shop_documents
 from madang_pipelines.tables import Tables
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 
@@ -93,7 +94,6 @@ class Workspace:
         """Train on a data set and keep its tables and features."""
         from madang_pipelines.eta.arrivals import Arrivals, train_arrivals
         from madang_pipelines.search.content import train_towers
-        from madang_pipelines.search.documents import save_documents, shop_documents
         from madang_pipelines.search.keywords.training import train_keywords
         from madang_pipelines.search.queries import train_queries
         from madang_pipelines.search.training import train_encoder
@@ -134,6 +134,8 @@ class Workspace:
         made = train_own(service, mapping, self.registry, plans, progress)
         if made.home:
             save_features(made.home, self.features)
+        if made.documents is not None:
+            save_documents(made.documents, self.features / DOCUMENTS)
         save_own_views(made.views, self.features)
         save_views(made.rows, self.features)
         self._reports.mkdir(exist_ok=True)

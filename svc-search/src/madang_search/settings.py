@@ -60,10 +60,11 @@ class SearchSettings(EncoderSettings):
         "so that Bounded is enough unless collections have several replicas in Milvus.",
     )
     dense_weight: float = Field(
-        0.3,
+        0.0,
         ge=0,
         le=1,
-        description="Share of the cosine in a score of both; the rest is BM25's.",
+        description="Share of the cosine in a score of both, the rest is BM25's; 0 takes what the "
+        "encoder's version says.",
     )
     near_similarity: float = Field(
         0.0,

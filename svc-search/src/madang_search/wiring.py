@@ -237,7 +237,7 @@ def tuning(settings: SearchSettings, encoder: Encoder) -> Tuning:
         return setting or float(encoder.parameters[parameter])
 
     return Tuning(
-        settings.dense_weight,
+        given(settings.dense_weight, "dense_weight"),
         given(settings.near_similarity, "near"),
         given(settings.nearest_similarity, "nearest"),
         given(settings.intent_threshold, "intent_threshold"),

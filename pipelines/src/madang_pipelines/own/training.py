@@ -12,6 +12,7 @@ from madang_pipelines.imports.mapping import MappingError
 from madang_pipelines.own.clicks import ClickPlan, train_clicks
 from madang_pipelines.own.orders import OrderPlan, train_orders
 from madang_pipelines.own.report import Report
+from madang_pipelines.own.searches import SearchPlan, train_searches
 from madang_pipelines.own.sends import SendPlan, train_sends
 from madang_pipelines.own.visits import VisitPlan, train_visits
 from madang_pipelines.training import Trained
@@ -28,6 +29,7 @@ class Plans:
     clicks: ClickPlan = field(default_factory=ClickPlan)
     orders: OrderPlan = field(default_factory=OrderPlan)
     sends: SendPlan = field(default_factory=SendPlan)
+    searches: SearchPlan = field(default_factory=SearchPlan)
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,20 @@ class OwnTrained:
         views: that the feature store must have.
         rows: of views, to publish.
         home: what the home feed's models need beside them, if it was they.
+        documents: to be searched.
     """
 
     reports: Sequence[Report]
     views: Sequence[feature_store_pb2.FeatureView] = ()
     rows: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     home: Trained | None = None
+    documents: pl.DataFrame | None = None
 
 
 def services_for(mapping: DataMapping) -> list[str]:
     """The services that can learn from a mapping's tables."""
     tables = mapping.tables()
-    return [service for service, task in _TASKS.items() if task.needs <= tables.keys()]
+    return [s for s, task in _TASKS.items() if any(n <= tables.keys() for n in task.needs)]
 
 
 def train_own(
@@ -68,9 +72,11 @@ def train_own(
     if service not in _TASKS:
         raise MappingError(f"{service!r} learns from no mapping; {', '.join(_TASKS)} do")
     task = _TASKS[service]
-    if missing := task.needs - mapping.tables().keys():
-        raise MappingError(f"{service} learns from {', '.join(sorted(missing))}: map it")
-    tables = import_tables(mapping, [*task.needs, *task.reads], lambda s: progress("data", s))
+    if service not in services_for(mapping):
+        needs = " or ".join(" with ".join(sorted(needed)) for needed in task.needs)
+        raise MappingError(f"{service} learns from {needs}: map them")
+    wanted = task.reads.union(*task.needs)
+    tables = import_tables(mapping, [*wanted], lambda s: progress("data", s))
     return task.train(mapping, tables, registry, plans, progress)
 
 
@@ -121,11 +127,23 @@ def _sends(
     return OwnTrained([train_sends(mapping.name, tables["sends"], registry, plans.sends, progress)])
 
 
+def _searches(
+    mapping: DataMapping,
+    tables: Mapping[str, Imported],
+    registry: ModelRegistry,
+    plans: Plans,
+    progress: Progress,
+) -> OwnTrained:
+    report, documents = train_searches(mapping.name, tables, registry, plans.searches, progress)
+    return OwnTrained([report], documents=documents)
+
+
 @dataclass(frozen=True)
 class _Task:
-    """Tables that a service needs, those that it reads besides, and how it learns."""
+    """What of tables a service needs, one or the other; those that it reads besides; and how it
+    learns."""
 
-    needs: frozenset[str]
+    needs: tuple[frozenset[str], ...]
     train: Callable[
         [DataMapping, Mapping[str, Imported], ModelRegistry, Plans, Progress], OwnTrained
     ]
@@ -133,8 +151,13 @@ class _Task:
 
 
 _TASKS = {
-    "candidate": _Task(frozenset({"interactions"}), _visits, frozenset({"items"})),
-    "ranker": _Task(frozenset({"clicks"}), _clicks),
-    "eta": _Task(frozenset({"orders"}), _orders),
-    "targeting": _Task(frozenset({"sends"}), _sends),
+    "candidate": _Task((frozenset({"interactions"}),), _visits, frozenset({"items"})),
+    "ranker": _Task((frozenset({"clicks"}),), _clicks),
+    "eta": _Task((frozenset({"orders"}),), _orders),
+    "targeting": _Task((frozenset({"sends"}),), _sends),
+    "search": _Task(
+        tuple(frozenset({name}) for name in ("documents", "pairs", "alike", "intents")),
+        _searches,
+        frozenset({"queries", "judgements"}),
+    ),
 }

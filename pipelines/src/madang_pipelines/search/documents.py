@@ -58,7 +58,9 @@ def save_documents(documents: pl.DataFrame, path: Path) -> None:
 
 
 def _document(row: Mapping[str, Any]) -> pb.Document:
-    place = place_pb2.Place(latitude=row["latitude"], longitude=row["longitude"])
+    place = None
+    if row["latitude"] is not None and row["longitude"] is not None:
+        place = place_pb2.Place(latitude=row["latitude"], longitude=row["longitude"])
     fields = {name: row[name] for name in row.keys() & pb.Document.DESCRIPTOR.fields_by_name.keys()}
     return pb.Document(**fields, place=place)
 

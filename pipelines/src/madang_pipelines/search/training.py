@@ -1,7 +1,8 @@
 """From searches and orders to the sentence encoder of svc-search."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ Progress = Callable[[str, float], None]
 Floats = NDArray[np.float32]
 
 LONGEST = 256
+DENSE_WEIGHT = 0.3
+"""Share of the cosine in a score of both, where nothing tells a better one."""
 _MOST_TEXTS = 512
 _FEWEST = 100
 _AT_ONCE = 64
@@ -79,6 +82,7 @@ def register_encoder(
     tokenizer: bytes,
     registry: ModelRegistry,
     unrelated: tuple[Sequence[str], Sequence[str]],
+    files: Mapping[str, bytes] = MappingProxyType({}),
     *,
     longest: int = LONGEST,
     **about: Any,
@@ -90,6 +94,7 @@ def register_encoder(
         tokenizer: content of its `tokenizer.json`.
         unrelated: queries and texts, as many, of which no query means the text beside it: they
             tell from which cosine on a text is near.
+        files: further ones of the version.
         longest: tokens that it reads of a text.
         about: further parameters.
 
@@ -102,13 +107,14 @@ def register_encoder(
     whole = export(model)
     return registry.register(
         ENCODER,
-        {FULL: whole, SMALL: quantised(whole), TOKENIZER: tokenizer},
+        {FULL: whole, SMALL: quantised(whole), TOKENIZER: tokenizer, **files},
         parameters={
             "dimension": first.shape[1],
             "longest": longest,
             "near": _threshold(apart, 0.99),
             "nearest": _threshold(apart, 0.9),
             "intent_threshold": _threshold(apart, 0.995),
+            "dense_weight": DENSE_WEIGHT,
             **about,
         },
     )

@@ -3,45 +3,15 @@
 import csv
 import re
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+
+from madang_pipelines.own.search_sets import SentencePairs
+from madang_pipelines.search.retrieval import RetrievalSet
 
 _COLUMN = re.compile(r"COL (\S+) VAL (.*?)(?= COL |$)")
 _SPLITS = ("train", "valid", "test")
-
-
-@dataclass(frozen=True)
-class RetrievalSet:
-    """Queries over one corpus.
-
-    Attributes:
-        titles, bodies: of n documents.
-        queries: the m texts.
-        relevant: of each query, the documents that answer it and how well (1 and up).
-        split: of each query "train", "valid" or "test".
-    """
-
-    titles: list[str]
-    bodies: list[str]
-    queries: list[str]
-    relevant: list[dict[int, int]]
-    split: list[str]
-
-    def of(self, split: str) -> list[int]:
-        """The queries of a split."""
-        return [at for at, name in enumerate(self.split) if name == split]
-
-
-@dataclass(frozen=True)
-class SentencePairs:
-    """n pairs of sentences, and how alike people find them: float32 [n] in [0, 1]."""
-
-    first: list[str]
-    second: list[str]
-    scores: NDArray[np.float32]
 
 
 def read_offers(folder: Path) -> RetrievalSet:
