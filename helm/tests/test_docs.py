@@ -8,7 +8,7 @@ import yaml
 from charts import CHART
 
 ROOT = CHART.parents[1]
-PAGES = [ROOT / "docs/kubernetes.md", ROOT / "README.md", *(ROOT / "docs/runbooks").glob("*.md")]
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs/runbooks").glob("*.md")]
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 
 

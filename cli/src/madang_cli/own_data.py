@@ -1,6 +1,7 @@
 """Prints what files hold, and what a mapping makes of them."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
@@ -91,6 +92,9 @@ def _columns(guesses: Sequence[Guess], console: Console) -> None:
 
 
 def _examples(guess: Guess) -> str:
+    if guess.least is not None and guess.most is not None and guess.kind == "time":
+        first, last = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (guess.least, guess.most))
+        return f"{first:%Y-%m-%d %H:%M} … {last:%Y-%m-%d %H:%M} UTC"
     if guess.least is not None and guess.most is not None and guess.kind != "yes or no":
         return f"{guess.least:,.6g} … {guess.most:,.6g}"
     return ", ".join(text[:_WIDE].replace("\n", " ") for text in guess.examples)

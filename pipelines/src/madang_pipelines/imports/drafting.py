@@ -13,12 +13,25 @@ _ALSO = {
     "item": ("item_id", "itemid", "product_id", "movie_id", "place_id", "asin", "id"),
     "time": ("timestamp", "date", "datetime", "created_at", "order_time", "ts"),
     "label": ("click", "clicked", "target", "y", "is_click", "clk"),
-    "order": ("order_id", "order no", "id"),
+    "order": ("order_id", "order no", "order_no", "id"),
     "shop": ("shop_id", "store_id", "restaurant_id", "merchant_id", "vendor_id"),
-    "courier": ("courier_id", "rider_id", "driver_id", "delivery_person_id"),
+    "courier": ("courier_id", "rider", "rider_id", "driver_id", "delivery_person_id"),
     "minutes": ("time_taken(min)", "duration", "delivery_time", "eta", "time_taken", "minutes"),
-    "latitude": ("lat", "delivery_location_latitude", "destination lat", "dropoff_latitude"),
-    "longitude": ("lng", "lon", "long", "delivery_location_longitude", "destination long"),
+    "latitude": (
+        "lat",
+        "delivery_location_latitude",
+        "drop_lat",
+        "destination lat",
+        "dropoff_latitude",
+    ),
+    "longitude": (
+        "lng",
+        "lon",
+        "long",
+        "delivery_location_longitude",
+        "drop_lng",
+        "destination long",
+    ),
     "origin_latitude": ("pickup_lat", "restaurant_latitude", "pickup lat", "pickup_latitude"),
     "origin_longitude": ("pickup_lng", "restaurant_longitude", "pickup long", "pickup_longitude"),
     "document": ("doc_id", "document_id", "docid", "id", "_id"),
@@ -37,7 +50,7 @@ _ALSO = {
     "name": ("title",),
     "category": ("genre", "type"),
 }
-_TAKEN = re.compile(r"time.taken|minutes|duration|time from|delivery.time")
+_TAKEN = re.compile(r"time.taken|minutes|seconds|duration|time from|delivery.time")
 _LONG = 600  # longer orders than of so many minutes are likely counted in seconds
 _GROUPS = (3, 2000)
 """Values that a category has at least and at most, if nothing else says that it is one."""
@@ -96,6 +109,9 @@ def _columns(table: str, guesses: Sequence[Guess]) -> dict[str, str]:
             if (name := names.get(candidate)) and name not in found.values():
                 found[column] = name
                 break
+    times = [g.name for g in guesses if g.kind == "time" and g.name not in found.values()]
+    if "time" in TABLES[table] and "time" not in found and times:
+        found["time"] = times[0]
     if "minutes" in TABLES[table] and "minutes" not in found:
         likely = [names[name] for name in names if _TAKEN.search(name)]
         if free := [name for name in likely if name not in found.values()]:
