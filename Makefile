@@ -3,8 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-PACKAGES := protos runtime gateway svc-featurestore svc-candidate svc-eta svc-ranker svc-search svc-targeting pipelines cli
-SOURCES := runtime/src gateway/src svc-featurestore/src svc-candidate/src svc-eta/src svc-ranker/src svc-search/src svc-targeting/src pipelines/src cli/src bench
+PACKAGES := protos runtime gateway svc-featurestore svc-candidate svc-eta svc-ranker svc-search svc-targeting pipelines cli client
+SOURCES := runtime/src gateway/src svc-featurestore/src svc-candidate/src svc-eta/src svc-ranker/src svc-search/src svc-targeting/src pipelines/src cli/src client/src bench
 PIP := $(BIN)/pip install -qq --disable-pip-version-check --no-warn-script-location -c constraints.txt
 # Every editable package without build isolation: its one build tool comes from the pins too.
 EDITABLE := --no-build-isolation $(foreach p,$(PACKAGES),-e $(p))
