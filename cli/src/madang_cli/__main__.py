@@ -339,6 +339,28 @@ def alias(
     typer.echo(f"{name} of {model} is {found}")
 
 
+@app.command(name="model")
+def take_model(
+    path: Annotated[Path, typer.Argument(help="YAML that names an ONNX and what it reads.")],
+    home: Home = _HOME,
+    alias_name: Annotated[str, typer.Option("--alias", help="Of the new version.")] = CHAMPION,
+) -> None:
+    """Let the ranker run on a model of your own, any ONNX."""
+    from madang_pipelines.features import load_views
+    from madang_pipelines.own.onnx_model import OwnModelError, register_own_model
+    from madang_pipelines.publish import own_views
+    from madang_pipelines.training import RANKER
+
+    workspace = Workspace(home)
+    try:
+        views = load_views() | own_views(workspace.features)
+        version = register_own_model(path, views, workspace.registry)
+    except (OwnModelError, OSError) as error:
+        raise typer.BadParameter(str(error)) from error
+    workspace.registry.set_alias(RANKER, alias_name, version)
+    typer.echo(f"{alias_name} of {RANKER} is {version}, from {path}")
+
+
 @app.command(name="encoder")
 def take_encoder(
     folder: Annotated[Path, typer.Argument(help="In the layout of sentence-transformers.")],
