@@ -18,7 +18,7 @@ INSTALL = helm upgrade --install madang helm/madang -f helm/madang/values-laptop
   --set image.registry=$(REGISTRY:%/=%) --set-string image.tag=$(TAG) --wait --timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-cohort bench-regret bench-ads bench-search bench-eta bench-targeting quality-eta quality-search quality-targeting images sbom kind-up minikube-up clean lock
+.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-peers bench-cohort bench-regret bench-ads bench-search bench-eta bench-targeting quality-eta quality-search quality-targeting images sbom kind-up minikube-up clean lock
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,9 +66,14 @@ chart-schema: $(VENV)/.dev ## Write the schema of the chart's values from the se
 chart-golden: $(VENV)/.dev ## Write what the chart makes anew, to be looked at and committed.
 	@$(BIN)/python helm/tests/charts.py
 
+# Tests of whole meshes want the machine for themselves; the others run two at a time.
+ALONE := tests
 unit: $(VENV)/.dev ## Tests with coverage.
 	@$(BIN)/coverage erase
-	@$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
+	@trained=$$(mktemp -d) && trap 'rm -rf $$trained' EXIT && export MADANG_TEST_TRAINED=$$trained && \
+	  OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile $(ALONE:%=--ignore=%) \
+	    --cov --cov-report= --cov-fail-under=0 $(ARGS) && \
+	  $(BIN)/pytest $(ALONE) --cov --cov-append --cov-report=term:skip-covered $(ARGS)
 
 bench: $(VENV)/.dev ## Measure the floor: bench/floor.
 	@$(BIN)/python bench/floor.py
@@ -80,6 +85,8 @@ bench-search: $(VENV)/.dev ## Measure search: calls a second, and what batching 
 	@OMP_NUM_THREADS=1 $(BIN)/python bench/search.py
 bench-ads: $(VENV)/.dev ## Measure ads: drilled down, served, paced.
 	@$(BIN)/python bench/ads.py
+bench-peers: $(VENV)/.dev ## Measure Feast, MLServer, Ray Serve, Milvus and others beside us (installs them in run/peers).
+	@$(BIN)/python bench/peers.py
 bench-cohort: $(VENV)/.dev ## Measure batch serving of 10 million users.
 	@$(BIN)/python bench/cohort.py
 bench-regret: $(VENV)/.dev ## Measure what late feedback costs bandits.

@@ -40,7 +40,8 @@ from madang_pipelines.training import RANKER, Recipe
 from madang_ranker.scoring import ScoreRequest, batch_tensors
 from madang_runtime.columns import block
 from madang_runtime.models.inputs import InputRows, ViewInputs
-from madang_runtime.models.onnx_backend import OnnxBackend
+from madang_runtime.models.manifest import FeatureRef
+from madang_runtime.models.onnx_backend import OnnxBackend, Tensors
 
 HOME = Path("run/bench")
 ROUNDS, SECONDS, CALLERS = 5, 3.0, 4
@@ -219,13 +220,13 @@ def lookup(mesh: LocalMesh) -> Comparison:
     return Comparison.of_rates("LookupFeatures 200 × 20", "redis-py MGET", runs, "≥ 0.6")
 
 
-def rank(mesh: LocalMesh, workspace: Workspace) -> list[Comparison]:
-    """Rank of 500 rows against the same ONNX session in this process, on the server's core."""
-    model = workspace.registry.load(RANKER, workspace.registry.resolve(RANKER))
-    session = OnnxBackend(model.files["model.onnx"])
+def rank_requests(
+    mesh: LocalMesh, features: list[FeatureRef]
+) -> tuple[ranker_pb2.RankRequest, ranker_pb2.RankRequest, Tensors]:
+    """Rank of 500 items by ids, the same with their rows given, and what the model gets for it."""
     rng = np.random.default_rng(0)
     ids = [f"s{i:05d}" for i in rng.permutation(1800)[:500]]
-    user, item = (ViewInputs(v, model.manifest.features) for v in ("user_profile", "item_profile"))
+    user, item = (ViewInputs(v, features) for v in ("user_profile", "item_profile"))
     with grpc.insecure_channel(mesh.info.gateway) as gateway:
         store = feature_store_pb2_grpc.FeatureStoreServiceStub(gateway)
         answer = store.LookupFeatures(
@@ -244,6 +245,14 @@ def rank(mesh: LocalMesh, workspace: Workspace) -> list[Comparison]:
         user_features=answer.rows[0].blocks, item_features=answer.rows[1].blocks
     )
     with_rows.MergeFrom(by_id)
+    return by_id, with_rows, tensors
+
+
+def rank(mesh: LocalMesh, workspace: Workspace) -> list[Comparison]:
+    """Rank of 500 rows against the same ONNX session in this process, on the server's core."""
+    model = workspace.registry.load(RANKER, workspace.registry.resolve(RANKER))
+    session = OnnxBackend(model.files["model.onnx"])
+    by_id, with_rows, tensors = rank_requests(mesh, model.manifest.features)
     pids = mesh.processes()
     for part in ("store", "featurestore", "gateway", "candidate"):
         pin(pids[part], CLIENT_CORE)

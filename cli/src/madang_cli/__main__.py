@@ -130,9 +130,17 @@ def evaluate(
 @app.command()
 def demo(data: Data = None, home: Home = _HOME / "demo") -> None:
     """Data → models → mesh → a feed and its trace, in one go."""
-    from madang_cli.demo import run_demo
+    if not data:
+        from madang_cli.demo import run_demo
 
-    run_demo(DataSource(str(data.resolve()) if data else ""), home, console)
+        run_demo(home, console)
+        return
+    from madang_cli.own_demo import run_own_demo
+
+    try:
+        run_own_demo(data, home, console)
+    except MappingError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @app.command()

@@ -1,31 +1,27 @@
 """`madang demo`: data → models → mesh → a feed, and its trace."""
 
-import time
-import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
-import polars as pl
 from rich.console import Console
 
-from madang.common.v1 import place_pb2
 from madang.ranker.v1 import ranker_pb2, ranker_pb2_grpc
 from madang.targeting.v1 import targeting_pb2 as pb
 from madang_cli.advert import AdSlot
 from madang_cli.arrival import Order, draw_arrival, refreshed, summary
+from madang_cli.feeding import explained, feed_request, show_feed, someone
 from madang_cli.mesh.mesh import LocalMesh, MeshInfo, wait_for
-from madang_cli.mesh.processes import ProcessFailedError
 from madang_cli.newcomer import NEWCOMER, SURFACE, Newcomer, print_waves
 from madang_cli.outreach import Campaign, draw_curve, reference
 from madang_cli.searching import SearchBox
 from madang_cli.show import (
     Catalogue,
+    headings,
     print_ads,
     print_arrivals,
     print_data,
-    print_feed,
-    print_moves,
     print_quality,
     print_segment,
     print_why,
@@ -45,85 +41,61 @@ _TIMEOUT = 5.0
 _TOLD = 600
 
 
-def run_demo(source: DataSource, home: Path, console: Console) -> None:
-    """Run everything in a folder of its own and take it down again."""
-    workspace = Workspace(home)
+def run_demo(home: Path, console: Console) -> None:
+    """Run everything on the simulated city in a folder of its own, and take it down again."""
+    workspace, heading, source = Workspace(home), headings(console), DataSource()
     workspace.clear()
-    console.rule("[bold]1 · data and models")
+    heading("data and models")
     with steps(console) as report:
         data = load(source, lambda share: report("data", share))
         workspace.train(source, data, Recipe(), report)
         quality = workspace.evaluate(data, _EVALUATED, lambda s: report("evaluation", s))
     print_data(data.tables, console)
-    truth = "by the simulator's truth" if data.truth else "where people went next"
-    print_quality(quality, f"Held-out period, {truth}", console)
-    if data.deliveries:
-        plan = EtaPlan("standard", clock=data.tables.clock)
-        with steps(console) as report:
-            report("arrivals, evaluation", 0.0)
-            arrivals, fitted = evaluate_arrivals(data.tables, data.deliveries, plan)
-            report("arrivals, evaluation", 1.0)
-        print_arrivals(arrivals, "Held-out period, by when orders arrived", console)
-        dispatch = fitted.correlations[0, 1]
-        console.print(
-            f"Where dispatch is slow the kitchen is too (correlation {dispatch:.2f}): convolved as "
-            "if\nthey were independent, intervals are too sure."
-        )
+    print_quality(quality, "Held-out period, by the simulator's truth", console)
+    plan = EtaPlan("standard", clock=data.tables.clock)
+    with steps(console) as report:
+        report("arrivals, evaluation", 0.0)
+        arrivals, fitted = evaluate_arrivals(data.tables, data.deliveries, plan)
+        report("arrivals, evaluation", 1.0)
+    print_arrivals(arrivals, "Held-out period, by when orders arrived", console)
+    dispatch = fitted.correlations[0, 1]
+    console.print(
+        f"Where dispatch is slow the kitchen is too (correlation {dispatch:.2f}): convolved as "
+        "if\nthey were independent, intervals are too sure."
+    )
 
-    console.rule("[bold]2 · the mesh")
-    with LocalMesh(home, "demo", note=lambda part: console.print(f"  {part} is ready")) as mesh:
-        rows = publish(workspace.features, mesh.info.gateway)
-        mesh.wait_serving()
-        console.print(f"  {rows:,} feature rows published through the gateway {mesh.info.gateway}")
-        console.rule("[bold]3 · a home feed")
+    heading("the mesh")
+    with started(workspace, console) as mesh:
+        heading("a home feed")
         catalogue = Catalogue(home / "data")
-        answer = _feed(mesh.info, data.tables, catalogue, console)
-        trace_id = answer.serving_info.trace_id
-        if data.truth:
-            console.rule("[bold]5 · when it arrives")
-            _arrival(mesh.info, data.tables, answer, catalogue, console)
-            console.rule("[bold]6 · a fresh shop")
-            gateway = mesh.info.gateway
-            shop = Newcomer(data.tables, data.truth, workspace.features, gateway)
-            _newcomer(shop, gateway, catalogue, console)
-            console.rule("[bold]7 · ads")
-            _ads(mesh.info, data.tables, catalogue, console)
-        if data.outreach:
-            console.rule("[bold]8 · whom to tell")
-            _outreach(mesh.info, data.tables, data.outreach, console)
-            console.rule("[bold]9 · search")
-            _search(mesh.info, data.tables, console)
-        console.rule(f"[bold]{10 if data.truth else 5} · the feed's request, traced")
-        draw_trace(mesh.info.traces, trace_id, console)
+        answer = show_feed(mesh.info, data.tables, catalogue, console, heading)
+        heading("when it arrives")
+        _arrival(mesh.info, data.tables, answer, catalogue, console)
+        heading("a fresh shop")
+        gateway = mesh.info.gateway
+        shop = Newcomer(data.tables, data.truth, workspace.features, gateway)
+        _newcomer(shop, gateway, catalogue, console)
+        heading("ads")
+        _ads(mesh.info, data.tables, catalogue, console)
+        heading("whom to tell")
+        _outreach(mesh.info, data.tables, data.outreach, console)
+        heading("search")
+        _search(mesh.info, data.tables, console)
+        heading("the feed's request, traced")
+        draw_trace(mesh.info.traces, answer.serving_info.trace_id, console)
     console.print("\nEverything is stopped. Next: [bold]madang up[/], see the README.")
 
 
-def _feed(
-    info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console
-) -> ranker_pb2.RecommendResponse:
-    """Show someone's feed and how feedback changes it; returns the feed."""
-    request = _request(_someone(tables))
-    user, place = request.user_id, request.place
-    past = tables.frames["actions"].filter(
-        (pl.col("user_id") == user)
-        & (pl.col("type") == "order")
-        & (pl.col("period") < tables.test_period)
-    )
-    favourites = past.group_by("item_id").len().sort("len", "item_id", descending=[True, False])
-    names = [catalogue.name(i) for i in favourites["item_id"].head(3).to_list()]
-    console.print(
-        f"[bold]{user}[/] at {place.latitude:.4f}, {place.longitude:.4f}; {len(past)} orders "
-        f"before, most from {', '.join(names)}"
-    )
-    with grpc.insecure_channel(info.gateway) as channel:
-        ranker = ranker_pb2_grpc.RankerServiceStub(channel)
-        for _ in range(20):  # connections and memory settle
-            ranker.Recommend(request, timeout=_TIMEOUT)
-        answer = ranker.Recommend(request, timeout=_TIMEOUT)
-        print_feed(answer, place, catalogue, console)
-        console.rule("[bold]4 · the loop")
-        _loop(ranker, request, catalogue, console)
-    return answer
+@contextmanager
+def started(workspace: Workspace, console: Console) -> Iterator[LocalMesh]:
+    """The mesh of what was trained, with its features published."""
+    with LocalMesh(
+        workspace.home, "demo", note=lambda part: console.print(f"  {part} is ready")
+    ) as mesh:
+        rows = publish(workspace.features, mesh.info.gateway)
+        mesh.wait_serving()
+        console.print(f"  {rows:,} feature rows published through the gateway {mesh.info.gateway}")
+        yield mesh
 
 
 def _arrival(
@@ -134,7 +106,7 @@ def _arrival(
     console: Console,
 ) -> None:
     """Someone orders from the first of their feed; and the lists that the batch has made."""
-    session = _request(_someone(tables))
+    session = feed_request(someone(tables))
     shop = next(i.item_id for i in feed.items if i.HasField("arrival") or i is feed.items[-1])
     with grpc.insecure_channel(info.gateway) as channel:
         order = Order(channel, shop, session.place, session.request_time)
@@ -172,18 +144,18 @@ def _newcomer(shop: Newcomer, gateway: str, catalogue: Catalogue, console: Conso
     print_waves(waves, console)
     with grpc.insecure_channel(gateway) as channel:
         ranker = ranker_pb2_grpc.RankerServiceStub(channel)
-        print_why(_explain(ranker, shop.last_page.request_id, NEWCOMER), catalogue, console, 2)
+        print_why(explained(ranker, shop.last_page.request_id, NEWCOMER), catalogue, console, 2)
 
 
 def _ads(info: MeshInfo, tables: Tables, catalogue: Catalogue, console: Console) -> None:
     """Someone's ads; and one whose budget is spent."""
     with grpc.insecure_channel(info.gateway) as channel:
-        slot = AdSlot(channel, _request(_someone(tables)), catalogue)
+        slot = AdSlot(channel, feed_request(someone(tables)), catalogue)
         page = slot.page(least=3)
         print_ads(page, catalogue, console)
         ranker = ranker_pb2_grpc.RankerServiceStub(channel)
         best = page.items[0].item_id
-        print_why(_explain(ranker, page.request_id, best), catalogue, console, 2)
+        print_why(explained(ranker, page.request_id, best), catalogue, console, 2)
         spent = slot.spend(best)
     console.print(
         f"{spent.clicks} users open it at {catalogue.bid(best):,.0f} won each, and its "
@@ -226,94 +198,9 @@ def _outreach(info: MeshInfo, tables: Tables, world: CampaignWorld, console: Con
 def _search(info: MeshInfo, tables: Tables, console: Console) -> None:
     """Someone types, searches, and asks."""
     with grpc.insecure_channel(info.gateway) as channel:
-        box = SearchBox(channel, _request(_someone(tables)))
+        box = SearchBox(channel, feed_request(someone(tables)))
         box.open(console, tables)
         box.type(console)
         box.find(console)
         box.mean(console, tables)
         box.ask(console)
-
-
-def _request(session: dict[str, Any]) -> ranker_pb2.RecommendRequest:
-    """The feed of a session."""
-    request = ranker_pb2.RecommendRequest(
-        user_id=session["user_id"],
-        place=place_pb2.Place(latitude=session["latitude"], longitude=session["longitude"]),
-        page_size=10,
-    )
-    request.request_time.FromMilliseconds(session["time"])
-    return request
-
-
-def _loop(
-    ranker: ranker_pb2_grpc.RankerServiceStub,
-    request: ranker_pb2.RecommendRequest,
-    catalogue: Catalogue,
-    console: Console,
-) -> None:
-    """The user opens something and hides something; the next feed is another."""
-    request.page_size = 100
-    before = ranker.Recommend(request, timeout=_TIMEOUT)
-    opened, hidden = before.items[len(before.items) // 2], before.items[0]
-    events = [
-        ranker_pb2.FeedbackEvent(
-            event_id=uuid.uuid4().hex,
-            type=kind,
-            user_id=request.user_id,
-            item_id=item.item_id,
-            request_id=before.request_id,
-        )
-        for kind, item in (
-            (ranker_pb2.FEEDBACK_TYPE_CLICK, opened),
-            (ranker_pb2.FEEDBACK_TYPE_HIDE, hidden),
-        )
-    ]
-    ranker.RecordFeedback(ranker_pb2.RecordFeedbackRequest(events=events), timeout=_TIMEOUT)
-    started = time.perf_counter()
-    after = before
-    while hidden.item_id in (i.item_id for i in after.items) or not _reacts(after):
-        after = ranker.Recommend(request, timeout=_TIMEOUT)
-        if time.perf_counter() - started > _TIMEOUT:
-            raise ProcessFailedError("feedback did not reach the feed")
-    console.print(
-        f"They open {catalogue.name(opened.item_id)} ({catalogue.category(opened.item_id)}) and "
-        f"hide {catalogue.name(hidden.item_id)}.\n{(time.perf_counter() - started) * 1000:.0f} ms "
-        "later the feed no longer has what they hid, and these rose:"
-    )
-    rose = print_moves(before, after, catalogue, console)
-    item = rose[0] if rose else after.items[0].item_id
-    print_why(_explain(ranker, after.request_id, item), catalogue, console)
-
-
-def _explain(
-    ranker: ranker_pb2_grpc.RankerServiceStub, request_id: str, item_id: str
-) -> ranker_pb2.ExplainResponse:
-    """Explain a page that was just shown: pages are kept off the request's path."""
-    request = ranker_pb2.ExplainRequest(request_id=request_id, item_id=item_id)
-    until = time.monotonic() + _TIMEOUT
-    while True:
-        try:
-            return ranker.Explain(request, timeout=_TIMEOUT)
-        except grpc.RpcError as error:
-            if error.code() != grpc.StatusCode.NOT_FOUND or time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-
-
-def _reacts(answer: ranker_pb2.RecommendResponse) -> bool:
-    return any(s.source == "reactive" for item in answer.items for s in item.reasons)
-
-
-def _someone(tables: Tables) -> dict[str, Any]:
-    """A held-out session in the evening of a user with a history."""
-    sessions = tables.frames["sessions"].filter(pl.col("period") == tables.test_period)
-    busy = (
-        tables.frames["actions"]
-        .filter((pl.col("period") < tables.test_period) & (pl.col("type") == "order"))
-        .group_by("user_id")
-        .len()
-        .filter(pl.col("len").is_between(8, 60))
-    )
-    hours = tables.clock.local_hours(sessions["time"].to_numpy(), sessions["longitude"].to_numpy())
-    evening = sessions.with_columns(hour=pl.Series(hours % 24)).filter(pl.col("hour") == 19)
-    return evening.join(busy, "user_id", maintain_order="left").row(0, named=True)

@@ -93,21 +93,7 @@ class Campaign:
             held_out_share=_HELD_OUT,
             sample_share=0.0 if learn else _SAMPLE,
         )
-        request = pb.CreateSegmentRequest(segment_id=name, spec=spec)
-        self._targeting.CreateSegment(request, timeout=_TIMEOUT)
-        until = time.monotonic() + _PATIENCE
-        while True:
-            found = self._targeting.GetSegment(
-                pb.GetSegmentRequest(segment_id=name), timeout=_TIMEOUT
-            ).segment
-            operation = found.operation
-            if operation.state == pb.OPERATION_STATE_DONE:
-                progress("a segment", 1.0)
-                return found.result
-            if operation.HasField("end_time") or time.monotonic() > until:
-                raise RuntimeError(f"segment {name} was not made: {operation}")
-            progress("a segment", operation.progress)
-            time.sleep(0.05)
+        return made_segment(self._targeting, name, spec, progress)
 
     def send(self, name: str, part: "pb.MemberPart.ValueType") -> Sent:
         """Tell a part of a segment, as far as caps allow, and record what they do."""
@@ -142,6 +128,29 @@ class Campaign:
         rows = self._world.rows(users)
         group, channel = GROUPS.index(self._like.group), CHANNELS.index(self._like.channel)
         return self._world.send(rows, np.full(len(rows), told), group, channel)[0]
+
+
+def made_segment(
+    targeting: targeting_pb2_grpc.TargetingServiceStub,
+    name: str,
+    spec: pb.SegmentSpec,
+    progress: Callable[[str, float], None],
+) -> pb.SegmentResult:
+    """Make a segment, and wait until it is made. Raises: RuntimeError when it is not."""
+    request = pb.CreateSegmentRequest(segment_id=name, spec=spec)
+    targeting.CreateSegment(request, timeout=_TIMEOUT)
+    until = time.monotonic() + _PATIENCE
+    while True:
+        asked = pb.GetSegmentRequest(segment_id=name)
+        found = targeting.GetSegment(asked, timeout=_TIMEOUT).segment
+        operation = found.operation
+        if operation.state == pb.OPERATION_STATE_DONE:
+            progress("a segment", 1.0)
+            return found.result
+        if operation.HasField("end_time") or time.monotonic() > until:
+            raise RuntimeError(f"segment {name} was not made: {operation}")
+        progress("a segment", operation.progress)
+        time.sleep(0.05)
 
 
 def draw_curve(result: pb.SegmentResult, console: Console) -> None:

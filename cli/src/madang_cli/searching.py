@@ -19,7 +19,7 @@ from madang_pipelines.tables import Tables
 from madang_search.hangul import compose, keys, neighbours, to_english
 
 _TIMEOUT = 5.0
-_QUERIES = ("매운 떡볶이", "시원한 음료", "burger", "clzls")
+QUERIES = ("매운 떡볶이", "시원한 음료", "burger", "clzls")
 _WHY = {
     pb.SUGGESTION_KIND_KEYBOARD: "the other keyboard",
     pb.SUGGESTION_KIND_TYPO: "a slip",
@@ -43,18 +43,22 @@ class SearchBox:
 
     Args:
         channel: of the gateway.
-        feed: their place and time.
+        feed: their place and time; none: anywhere, any time.
     """
 
-    def __init__(self, channel: grpc.Channel, feed: ranker_pb2.RecommendRequest) -> None:
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        feed: ranker_pb2.RecommendRequest | None = None,
+    ) -> None:
         self._search = search_pb2_grpc.SearchServiceStub(channel)
         self._ranker = ranker_pb2_grpc.RankerServiceStub(channel)
-        self._feed = feed
+        self._feed = feed or ranker_pb2.RecommendRequest()
 
     def type(self, console: Console) -> None:
         """Type the most popular shop's name key by key, then on the wrong keyboard, and with a slip
         of the finger."""
-        name = self._suggested("", 1)[0].text
+        name = self.popular(1)[0]
         typed = keys(name)
         prefixes = [compose(typed[:end]) for end in range(1, len(typed) + 1, 2)]
         beside = neighbours()
@@ -67,25 +71,31 @@ class SearchBox:
             table.add_row(escape(prefix), texts + (f"  [dim]{why}[/]" if why else ""))
         console.print(table)
 
+    def popular(self, n: int) -> list[str]:
+        """What is suggested before anything is typed."""
+        return [one.text for one in self._suggested("", n)]
+
     def _suggested(self, prefix: str, limit: int) -> Sequence[pb.Suggestion]:
         request = pb.SuggestRequest(prefix=prefix, limit=limit)
         return self._search.Suggest(request, timeout=_TIMEOUT).suggestions
 
-    def find(self, console: Console) -> None:
-        """Search by a dish, by what is meant, in English, and with a slip."""
-        for query in _QUERIES:
-            request = pb.SearchRequest(
-                query=query,
-                place=self._feed.place,
-                request_time=self._feed.request_time,
-                open_only=True,
-                page_size=3,
-            )
+    def find(self, console: Console, queries: Sequence[str] = QUERIES) -> None:
+        """Search, by default by a dish, by what is meant, in English, and with a slip."""
+        for query in queries:
+            request = pb.SearchRequest(query=query, page_size=3)
+            if self._feed.HasField("place"):
+                request.MergeFrom(
+                    pb.SearchRequest(
+                        place=self._feed.place,
+                        request_time=self._feed.request_time,
+                        open_only=True,
+                    )
+                )
             answer = self._search.Search(request, timeout=_TIMEOUT)
             note = _FALLBACKS.get(answer.fallback, "")
             if answer.fallback == pb.FALLBACK_CORRECTED:
                 note = f"did you mean {answer.corrected_query}?"
-            console.print(f"[bold]{query}[/]" + (f"  [dim]{note}[/]" if note else ""))
+            console.print(f"[bold]{escape(query)}[/]" + (f"  [dim]{note}[/]" if note else ""))
             table = Table(box=None, pad_edge=False, padding=(0, 2), show_header=False)
             for hit in answer.hits:
                 shown = {one.field: marked(one) for one in hit.highlights}

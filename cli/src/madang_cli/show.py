@@ -1,5 +1,6 @@
 """What people see: tables of quality, data and feeds."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,12 @@ def steps(console: Console) -> Iterator[Callable[[str, float], None]]:
             progress.update(tasks[step], completed=share)
 
         yield report
+
+
+def headings(console: Console) -> Callable[[str], None]:
+    """Rules across the screen, numbered."""
+    numbers = itertools.count(1)
+    return lambda text: console.rule(f"[bold]{next(numbers)} · {text}")
 
 
 def print_data(tables: Tables, console: Console) -> None:

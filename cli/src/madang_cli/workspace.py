@@ -15,8 +15,7 @@ from madang_pipelines.city.deliveries import DeliveryTruth
 from madang_pipelines.city.simulate import CitySize, simulate
 from madang_pipelines.city.truth import Truth
 from madang_pipelines.imports.importing import import_tables
-from madang_pipelines.imports.mapping import Mapping, MappingError
-from madang_pipelines.imports.ready import open_mappings
+from madang_pipelines.imports.mapping import Mapping
 from madang_pipelines.own.report import Report, card
 from madang_pipelines.publish import (
     DOCUMENTS,
@@ -43,7 +42,7 @@ class DataSource:
     """Where tables come from.
 
     Attributes:
-        mapping: of someone's own data, or the folder of its files; "" for the simulated city.
+        mapping: the name of someone's own data; "" for the simulated city.
         city: the city's size.
     """
 
@@ -53,12 +52,12 @@ class DataSource:
 
 @dataclass(frozen=True)
 class DataSet:
-    """Tables, and the truth behind them where there is one."""
+    """The city's tables, and the truth behind them."""
 
     tables: Tables
-    truth: Truth | None = None
-    deliveries: DeliveryTruth | None = None
-    outreach: CampaignWorld | None = None
+    truth: Truth
+    deliveries: DeliveryTruth
+    outreach: CampaignWorld
 
 
 class Workspace:
@@ -146,6 +145,15 @@ class Workspace:
             (self.home / "source.json").write_text(json.dumps(asdict(source), indent=1))
         return made.reports
 
+    def add_documents(self, mappings: Sequence[Mapping]) -> None:
+        """Documents of more mappings, to be found beside those that were learned from."""
+        from madang_pipelines.own.searches import documents_of
+
+        path = self.features / DOCUMENTS
+        for mapping in mappings:
+            made = documents_of(mapping.name, import_tables(mapping, ("documents", "pairs")))
+            save_documents(pl.concat([pl.read_parquet(path).drop("gone"), made]), path)
+
     def cards(self) -> list[str]:
         """The model cards of what was trained on someone's own data, in Markdown."""
         return [path.read_text("utf-8") for path in sorted(self._reports.glob("*.md"))]
@@ -168,28 +176,13 @@ class Workspace:
     def evaluate(
         self, data: DataSet, sessions: int, progress: Callable[[float], None]
     ) -> list[Result]:
-        """The quality table of the champions on the held-out period."""
-        from madang_pipelines.evaluation import evaluate_city, evaluate_visits
+        """The quality table of the champions on the held-out period of the city."""
+        from madang_pipelines.evaluation import evaluate_city
 
-        if data.truth:
-            return evaluate_city(data.tables, data.truth, self.registry, sessions, progress)
-        return evaluate_visits(data.tables, self.registry, sessions, progress)
+        return evaluate_city(data.tables, data.truth, self.registry, sessions, progress)
 
 
 def load(source: DataSource, progress: Callable[[float], None]) -> DataSet:
-    """Read or simulate the tables.
-
-    Raises:
-        MappingError: what is named has no interactions.
-    """
-    from madang_pipelines.own.visits import visit_tables
-
-    if not source.mapping:
-        city = simulate(source.city, progress)
-        return DataSet(city.tables, city.truth, city.deliveries, city.outreach)
-    with_visits = [m for m in open_mappings(Path(source.mapping)) if m.interactions]
-    if not with_visits:
-        raise MappingError(f"{source.mapping} has no interactions")
-    mapping = with_visits[0]
-    tables = import_tables(mapping, ("interactions", "items"), progress)
-    return DataSet(visit_tables(mapping.name, tables, mapping.utc_offset_hours))
+    """Simulate the city."""
+    city = simulate(source.city, progress)
+    return DataSet(city.tables, city.truth, city.deliveries, city.outreach)

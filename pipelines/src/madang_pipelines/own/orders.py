@@ -1,6 +1,6 @@
 """svc-eta's model from someone's orders."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -126,6 +126,17 @@ def train_orders(
         reports.append(report)
         patterns.append(rows)
     return reports, {VIEW: pl.concat(patterns)}
+
+
+def held_out_orders(table: Imported, n: int) -> tuple[pl.DataFrame, Sequence[str]]:
+    """Some of the orders that `train_orders` does not learn from, drawn by chance, with the minutes
+    that they took, and the names of the numbers that requests bring."""
+    frame = _canonical(table)
+    own = frame.filter(pl.col("service") == frame["service"].sort()[0])
+    data = _data(own, table, own["service"][0], Clock(None))
+    took = pl.sum_horizontal(data.plan.stages).alias("took")
+    held = data.frame.filter(~pl.Series(data.learn)).with_columns(took).drop_nulls("took")
+    return held.sample(min(n, len(held)), seed=0, shuffle=True), data.plan.numbers
 
 
 def _train(

@@ -103,6 +103,14 @@ def train_searches(
     return replace(report, versions={ENCODER: version}), _documents(tables, sets.retrieval)
 
 
+def documents_of(name: str, tables: Mapping[str, Imported]) -> pl.DataFrame:
+    """The documents of a mapping's tables, or its pairs', as more to be found beside others: their
+    ids begin with the mapping's name."""
+    found = _documents(tables, retrieval_set(tables))
+    assert found is not None
+    return found.with_columns(document_id=pl.concat_str(pl.lit(f"{name}/"), "document_id"))
+
+
 def _tuned(
     objectives: Sequence[Objective], schedule: Schedule, seeds: Sequence[int], progress: Progress
 ) -> SentenceEncoder:
