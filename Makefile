@@ -18,7 +18,7 @@ INSTALL = helm upgrade --install madang helm/madang -f helm/madang/values-laptop
   --set image.registry=$(REGISTRY:%/=%) --set-string image.tag=$(TAG) --wait --timeout 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-peers bench-cohort bench-regret bench-ads bench-search bench-eta bench-targeting quality-eta quality-search quality-targeting images sbom kind-up minikube-up clean lock
+.PHONY: help setup demo test lint types proto proto-check chart chart-schema chart-golden unit bench bench-loop bench-bandit bench-peers bench-cohort bench-regret bench-ads bench-search bench-eta bench-targeting quality-eta quality-own quality-search quality-targeting images sbom kind-up minikube-up clean lock
 
 help: ## Show this help.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -100,6 +100,8 @@ bench-targeting: $(VENV)/.dev ## Measure ten million users: scored out of core, 
 DATA_OF = $(or $(DATA),$(error give DATA=folder of the public data sets))
 quality-eta: $(VENV)/.dev ## How good arrivals are, on DATA=folder and in the city: docs/results/eta.md.
 	@$(BIN)/python bench/quality_eta.py $(DATA_OF)
+quality-own: $(VENV)/.dev ## What training by one's own data reaches on DATA=folder: docs/results/own-data.md.
+	@$(BIN)/python bench/quality_own.py $(DATA_OF)
 quality-search: $(VENV)/.dev ## How good search is, on DATA=folder and in the city: docs/results/search.md.
 	@$(BIN)/python bench/quality_search.py $(DATA)
 quality-targeting: $(VENV)/.dev ## How good look-alikes and uplift are: docs/results/targeting.md.

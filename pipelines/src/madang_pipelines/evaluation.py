@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from madang.candidate.v1 import candidate_pb2
 from madang.ranker.v1 import bandit_pb2
+from madang_candidate import spectral
 from madang_candidate.arms import ArmFilter
 from madang_candidate.content.model import no_content
 from madang_candidate.lists import SegmentLists, list_key
@@ -26,7 +27,7 @@ from madang_pipelines.features import FeatureBuilder, look_up
 from madang_pipelines.results import Result
 from madang_pipelines.segment_lists import segment_lists, upserts
 from madang_pipelines.tables import Tables
-from madang_pipelines.training import RANKER, TOWER
+from madang_pipelines.training import RANKER, TOWER, past_choices
 from madang_ranker.scoring import DcnScorer, ScoreRequest
 from madang_ranker.surfaces import Surface, load_surfaces
 from madang_runtime.changelog.table import LogTable
@@ -234,6 +235,36 @@ def evaluate_visits(
         Result(name, {m: _mean([v[i] for v in g]) for i, m in enumerate(names)})
         for name, g in gains.items()
     ]
+
+
+def evaluate_vectors(
+    tables: Tables, registry: ModelRegistry, k: int = 20
+) -> dict[str, tuple[float, float]]:
+    """Recall@k and NDCG@k of the k largest dot products, of all users who have anything held out,
+    among items that they did not choose before: as papers on retrieval have it."""
+    builder = FeatureBuilder(tables)
+    bundle = TowerBundle(_champion(registry, TOWER), threads=2, exact_below=0)
+    users = builder.users(tables.test_period)
+    context = InputRows(
+        np.zeros((len(users.ints), 3), np.int64), np.zeros((len(users.ints), 2), np.float32)
+    )
+    past = past_choices(tables, builder)
+    later = tables.frames["actions"].filter(pl.col("period") == tables.test_period)
+    held = spectral.Choices.of(
+        look_up(builder.user_rows, later["user_id"]),
+        look_up(builder.item_rows, later["item_id"]),
+        past.users,
+        past.items,
+    )
+    recall, ndcg = spectral.judge(
+        bundle.user_vectors(users, context),
+        bundle.index.trained.vectors,
+        past,
+        spectral.rows_by_user(held),
+        np.unique(held.user),
+        k,
+    )
+    return {f"Recall@{k}": _mean(recall.tolist()), f"NDCG@{k}": _mean(ndcg.tolist())}
 
 
 def _by_user(frame: pl.DataFrame) -> dict[str, Rows]:

@@ -156,6 +156,7 @@ class Tables:
         quality: what was set aside while reading.
         periods: number of periods; the last is held out.
         real_impressions: whether users saw the impressions, or they hold only what users chose.
+        ordered: whether it is known in which order users chose.
     """
 
     name: str
@@ -163,6 +164,7 @@ class Tables:
     clock: Clock
     periods: int
     real_impressions: bool = True
+    ordered: bool = True
     quality: list[Rejected] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from madang.common.v1 import place_pb2
+from madang_candidate import spectral
 from madang_candidate.ad_train import AdTraining, train_ads
 from madang_candidate.ann import build_ann
 from madang_candidate.cells import delivery_cells
@@ -21,6 +22,8 @@ from madang_candidate.model import TowerConfig
 from madang_candidate.popularity import AREA_RESOLUTION, count_popularity, learn_time_slots
 from madang_candidate.tower import TowerBundle
 from madang_candidate.train import (
+    TowerExamples,
+    Towers,
     TowerTraining,
     export_items,
     export_users,
@@ -47,7 +50,7 @@ from madang_ranker.fallback import pack_fallback
 from madang_ranker.model import DcnConfig
 from madang_ranker.train import DcnExamples, DcnTraining, export
 from madang_ranker.train import train as train_dcn
-from madang_runtime.models.inputs import InputRows
+from madang_runtime.models.inputs import InputRows, columns_of
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 from madang_search.keywords.sequence import SequenceTraining
 from madang_targeting.trees import TreeTraining
@@ -90,6 +93,7 @@ class Trained:
         segments: the rows of the view user_segments.
         campaigns: item_id, bid and daily_budget of the ads that have either.
         lists: the lists of segments, as `segment_lists` makes them.
+        retrieval: what retrieves by vectors, in words.
     """
 
     versions: dict[str, str]
@@ -100,6 +104,7 @@ class Trained:
     segments: pl.DataFrame
     campaigns: pl.DataFrame
     lists: pl.DataFrame
+    retrieval: str
 
 
 def train_all(
@@ -125,14 +130,7 @@ def train_all(
 
     positives = tower_examples(impressions, snapshots, tables.test_period - 1)
     tower_config = TowerConfig(**sizes, dimension=recipe.tower_dimension)
-    towers = train_towers(
-        positives,
-        tower_config,
-        features,
-        _VIEWS,
-        recipe.towers,
-        lambda share: progress("two towers", share),
-    )
+    towers, retrieval = _towers(tables, positives, tower_config, builder, recipe, progress)
     if not tables.real_impressions:
         impressions = add_negatives(
             impressions, positives, towers, features, progress=lambda s: progress("negatives", s)
@@ -174,6 +172,7 @@ def train_all(
             "h3_resolution": _DELIVERY_RESOLUTION,
             "time_slots": slots,
             "config": tower_config.as_dict(),
+            "retrieval": retrieval,
         },
     )
     progress("registering", 0.5)
@@ -206,6 +205,51 @@ def train_all(
         .select("item_id", "bid", "daily_budget")
         .filter((pl.col("bid") > 0) | (pl.col("daily_budget") > 0)),
         lists,
+        retrieval,
+    )
+
+
+def _towers(
+    tables: Tables,
+    positives: TowerExamples,
+    config: TowerConfig,
+    builder: FeatureBuilder,
+    recipe: Recipe,
+    progress: Progress,
+) -> tuple[Towers, str]:
+    """Towers, and what they are in words: where the order of choices is not known, vectors in
+    closed form, which use all of them."""
+    features = model_features()
+    users, items = config.users - 1, config.items - 1
+    if tables.ordered or not spectral.fits(users, items):
+        towers = train_towers(
+            positives,
+            config,
+            features,
+            _VIEWS,
+            recipe.towers,
+            lambda share: progress("two towers", share),
+        )
+        return towers, f"two towers, {config.dimension} dimensions"
+    choices = past_choices(tables, builder)
+    how = spectral.choose(choices, progress=lambda share: progress("vectors", 0.8 * share))
+    made = spectral.towers(
+        *spectral.vectors(choices, how),
+        columns_of(features, USER_VIEW, "INT64")["user_code"].start,
+        columns_of(features, ITEM_VIEW, "INT64")["item_code"].start,
+    )
+    progress("vectors", 1.0)
+    return made, f"vectors in closed form, {how}"
+
+
+def past_choices(tables: Tables, builder: FeatureBuilder) -> spectral.Choices:
+    """Who chose what before the held-out period."""
+    past = tables.frames["actions"].filter(pl.col("period") < tables.test_period)
+    return spectral.Choices.of(
+        look_up(builder.user_rows, past["user_id"]),
+        look_up(builder.item_rows, past["item_id"]),
+        len(tables.frames["users"]),
+        len(tables.frames["items"]),
     )
 
 

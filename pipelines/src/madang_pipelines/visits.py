@@ -26,6 +26,8 @@ def tables_of_visits(
     items: pl.DataFrame,
     quality: Sequence[Rejected],
     clock: Clock | None = None,
+    *,
+    ordered: bool = True,
     seed: int = 7,
 ) -> Tables:
     """Tables of visits.
@@ -37,6 +39,7 @@ def tables_of_visits(
         items: as the canonical table has them.
         quality: what was set aside.
         clock: of local time; the sun's without it.
+        ordered: whether it is known when visits were.
         seed: of the sessions that are drawn where there are many.
     """
     train = train.with_columns(period=_periods(train))
@@ -67,6 +70,7 @@ def tables_of_visits(
         clock or Clock(None),
         _TEST_PERIOD + 1,
         real_impressions=False,
+        ordered=ordered,
         quality=[*quality],
     )
 

@@ -55,10 +55,10 @@ class TowerTraining:
 
 @dataclass(frozen=True)
 class Towers:
-    """A trained pair."""
+    """A trained pair: `UserTower` and `ItemTower`, or what takes their arguments."""
 
-    user: UserTower
-    item: ItemTower
+    user: torch.nn.Module
+    item: torch.nn.Module
 
 
 def train(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from madang_pipelines.evaluation import evaluate_visits
+from madang_pipelines.evaluation import evaluate_vectors, evaluate_visits
 from madang_pipelines.imports.importing import Imported
 from madang_pipelines.imports.mapping import MappingError
 from madang_pipelines.own.report import Report, Score
@@ -50,12 +50,19 @@ def train_visits(
     data = visit_tables(name, tables, utc_offset_hours)
     trained = train_all(data, registry, plan.recipe, progress)
     results = evaluate_visits(data, registry, plan.judged, lambda s: progress("judging", s))
+    scores = {one.name: {m: Score(*value) for m, value in one.metrics.items()} for one in results}
+    said = f"What {plan.judged:,} users chose later, at most, each after the last that was learned."
+    if not data.ordered:
+        found = evaluate_vectors(data, registry)
+        scores["by vectors alone"] = {m: Score(*value) for m, value in found.items()}
+        said += " By vectors alone: all users."
     report = Report(
         "svc-candidate and svc-ranker",
         name,
         trained.versions,
-        f"What {plan.judged:,} users chose later, at most, each after the last that was learned.",
-        {one.name: {m: Score(*value) for m, value in one.metrics.items()} for one in results},
+        said,
+        scores,
+        {"retrieval": trained.retrieval},
         quality=data.quality,
     )
     return report, trained
@@ -96,7 +103,8 @@ def visit_tables(
             )
     quality = [rejected for table in tables.values() for rejected in table.quality]
     clock = Clock(utc_offset_hours)
-    return tables_of_visits(name, train, test, items, [*quality, unknown], clock)
+    ordered = "time" in known.columns
+    return tables_of_visits(name, train, test, items, [*quality, unknown], clock, ordered=ordered)
 
 
 def _split(visits: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
