@@ -4,6 +4,7 @@ The checks of a message type are compiled once, when its RPC is registered. List
 (`max(map(len, ids))`), not element by element in nested calls.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -107,12 +108,17 @@ def _length(field: FieldDescriptor, most: int) -> Check:
 
 def _range(field: FieldDescriptor, low: float, high: float) -> Check:
     name = field.name
+    least, most = f"at least {low:g}", f"at most {high:g}"
+    if math.isinf(low) or math.isinf(high):
+        wanted = least if math.isinf(high) else most
+    else:
+        wanted = f"{least} and {most}"
 
     def check(message: Message, path: str) -> None:
         value = getattr(message, name)
         for element in value if field.is_repeated else (value,):
             if not low <= element <= high:  # false for NaN too
-                raise invalid(path + name, f"is {element}, must be within [{low:g}, {high:g}]")
+                raise invalid(path + name, f"is {element}, must be {wanted}")
 
     return check
 

@@ -21,10 +21,10 @@ from madang_candidate.train import Towers
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
-_WEIGHTS = 64_000_000
+_WEIGHTS = 96_000_000
 """That users and items may have together: they bound the dimensions."""
-_MOST, _LEAST = 1024, 32
-_JUDGED, _K = 3000, 20
+_MOST, _LEAST = 1536, 32
+_JUDGED, _K = 6000, 20
 _CHUNK = 512
 
 
@@ -37,14 +37,14 @@ class Spectrum:
         dimensions: of the vectors.
         power: p of the singular values.
         popularity: e.
-        recall: Recall@20 on the choices held out; 0 before it is judged.
+        ndcg: NDCG@20 on the choices held out; 0 before it is judged.
     """
 
     smoothing: float
     dimensions: int
     power: float = 0.5
     popularity: float = 0.35
-    recall: float = 0.0
+    ndcg: float = 0.0
 
     def __str__(self) -> str:
         return (
@@ -94,7 +94,7 @@ def choose(
     seed: int = 0,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Spectrum:
-    """The best by Recall@20 on a tenth of the choices, held out."""
+    """The best by NDCG@20 on a tenth of the choices, held out."""
     rng = np.random.default_rng(seed)
     held = rng.random(len(choices.user)) < 0.1
     learn = choices.without(held)
@@ -104,13 +104,13 @@ def choose(
     most, tried = most_dimensions(choices.users, choices.items), list[Spectrum]()
     for at, smoothing in enumerate(smoothings):
         whole = _Decomposed(learn, smoothing, most)
-        for share, power, popularity in product((1.0, 0.5), (0.0, 0.5), (0.3, 0.4, 0.5)):
+        for share, power, popularity in product((1.0, 0.5), (0.0, 0.3, 0.5), (0.3, 0.4)):
             one = Spectrum(smoothing, max(int(share * most), _LEAST), power, popularity)
             user, item = whole.vectors(one)
-            recall, _ = judge(user, item, learn, wanted, asked)
-            tried.append(replace(one, recall=float(recall.mean())))
+            _, ndcg = judge(user, item, learn, wanted, asked)
+            tried.append(replace(one, ndcg=float(ndcg.mean())))
         progress((at + 1) / len(smoothings))
-    return max(tried, key=lambda one: one.recall)
+    return max(tried, key=lambda one: one.ndcg)
 
 
 def vectors(choices: Choices, how: Spectrum) -> tuple[Floats, Floats]:
