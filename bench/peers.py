@@ -150,7 +150,7 @@ def features(mesh: LocalMesh) -> Table:
         pin(pid["store"], CLIENT_CORE)
         pin(pid["featurestore"], SERVER_CORE)
         pin_children()
-        feast = "/feast.serving.GrpcFeatureServer/GetOnlineFeatures"
+        feast = "/GrpcFeatureServer/GetOnlineFeatures"
         sides = {
             "svc-featurestore": raw_call(channel, method, request),
             "Feast, gRPC": raw_bytes(beside, feast, asked),
@@ -199,7 +199,8 @@ def pin_children() -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print all, or what is named: features, ranking, search."""
+    wanted = sys.argv[1:] or ["features", "ranking", "search"]
     workspace = prepared()
     registry = workspace.registry
     model = registry.load(RANKER, registry.resolve(RANKER))
@@ -212,8 +213,12 @@ def main() -> None:
         for name, pid in mesh.processes().items():
             if name not in ("ranker", "featurestore"):
                 pin(pid, CLIENT_CORE)
-        console.print(features(mesh))
-        console.print(ranking(mesh, model))
+        if "features" in wanted:
+            console.print(features(mesh))
+        if "ranking" in wanted:
+            console.print(ranking(mesh, model))
+    if "search" not in wanted:
+        return
     home = PEERS / "search"
     minilm(home)
     console.print(compared(home, documents(2_000), english(), fill))

@@ -24,11 +24,15 @@ class Dcn(MLModel):
         options.intra_op_num_threads = 1
         self._session = ort.InferenceSession(self.settings.parameters.uri, options)
         self._names = [o.name for o in self._session.get_outputs()]
+        self._ranks = {i.name: len(i.shape) for i in self._session.get_inputs()}
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         """Run it."""
-        given = {one.name: NumpyCodec.decode_input(one) for one in payload.inputs}
+        given = {}
+        for one in payload.inputs:
+            array = NumpyCodec.decode_input(one)  # a vector comes as one column
+            given[one.name] = array[:, 0] if array.ndim > self._ranks[one.name] else array
         found = self._session.run(self._names, given)
         outputs = [NumpyCodec.encode_output(n, v) for n, v in zip(self._names, found, strict=True)]
         return InferenceResponse(model_name=self.name, outputs=outputs)

@@ -29,10 +29,11 @@ from madang_pipelines.imports.importing import import_tables
 from madang_pipelines.imports.mapping import Mapping as DataMapping
 from madang_pipelines.imports.mapping import MappingError
 from madang_pipelines.imports.ready import open_mappings
-from madang_pipelines.own.orders import held_out_orders
+from madang_pipelines.own.clicks import ClickPlan
+from madang_pipelines.own.orders import OrderPlan, held_out_orders
 from madang_pipelines.own.searches import SearchPlan
 from madang_pipelines.own.training import Plans, services_for
-from madang_pipelines.own.visits import visit_tables
+from madang_pipelines.own.visits import VisitPlan, visit_tables
 from madang_pipelines.tables import Tables
 from madang_runtime.columns import block
 from madang_search.train import Schedule
@@ -41,12 +42,17 @@ _TIMEOUT = 10.0
 _ORDERS = 6
 _SHARE = 0.1
 _ORDER = ("candidate", "ranker", "eta", "targeting", "search")
-_QUICK = SearchPlan(
-    Schedule(epochs=1, batch=32, learning_rate=2e-4, forget=0.1),
-    Schedule(epochs=1, batch=32, forget=0.2),
-    seeds=(0,),
+_QUICK = Plans(
+    visits=VisitPlan(judged=1200),
+    clicks=ClickPlan(shrinks=(1e-2,), least=(1,), members=1),
+    orders=OrderPlan(tries=OrderPlan().tries[:1], members=2),
+    searches=SearchPlan(
+        Schedule(epochs=1, batch=32, learning_rate=2e-4, forget=0.1),
+        Schedule(epochs=1, batch=32, forget=0.2),
+        seeds=(0,),
+    ),
 )
-"""A demo is not waited for as long as a training."""
+"""A demo is not waited for as long as a training: nothing is chosen by trying it."""
 
 
 def run_own_demo(path: Path, home: Path, console: Console) -> None:
@@ -64,7 +70,7 @@ def run_own_demo(path: Path, home: Path, console: Console) -> None:
     heading("data and models")
     for service, mappings in chosen.items():
         with steps(console) as report:
-            reports = workspace.train_own(service, mappings[0], Plans(searches=_QUICK), report)
+            reports = workspace.train_own(service, mappings[0], _QUICK, report)
             workspace.add_documents(mappings[1:])
         for one in reports:
             print_report(one, console)
