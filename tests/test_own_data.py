@@ -1,10 +1,13 @@
 """Models from someone's own files, through a mesh."""
 
+import io
+
 import grpc
 import numpy as np
 import polars as pl
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from madang.common.v1 import place_pb2
@@ -14,6 +17,7 @@ from madang.search.v1 import search_pb2, search_pb2_grpc
 from madang.targeting.v1 import targeting_pb2, targeting_pb2_grpc
 from madang_cli.__main__ import app
 from madang_cli.mesh.mesh import LocalMesh, wait_for
+from madang_cli.own_demo import run_own_demo
 from madang_cli.workspace import Workspace
 from madang_eta.train import StageTraining
 from madang_pipelines.imports.mapping import read_mapping
@@ -217,6 +221,18 @@ def test_own_documents_are_found(channel):
     for query, found in (("noodles", "d2"), ("beer", "d3")):
         answer = stub.Search(search_pb2.SearchRequest(query=query), timeout=5)
         assert answer.hits[0].document_id == found
+
+
+def test_the_demo_shows_what_files_have_something_for(home, tmp_path):
+    some = {name: MAPPING[name] for name in ("name", "documents", "orders", "sends")}
+    (home / "some.yaml").write_text(yaml.safe_dump(some))
+    console = Console(record=True, width=120, file=io.StringIO())
+    run_own_demo(home / "some.yaml", tmp_path, console)
+    shown = console.export_text()
+    for text in ("when it arrives", "search", "whom to tell", "Bibimbap", "400 users"):
+        assert text in shown, text
+    assert "a home feed" not in shown
+    assert not (tmp_path / "mesh" / "demo" / "mesh.json").exists()
 
 
 def test_what_the_command_says(home):

@@ -123,15 +123,17 @@ def _reacts(answer: ranker_pb2.RecommendResponse) -> bool:
 
 
 def someone(tables: Tables) -> dict[str, Any]:
-    """A held-out session in the evening of a user with a history."""
+    """A held-out session, if there is one in the evening of a user with a history."""
     sessions = tables.frames["sessions"].filter(pl.col("period") == tables.test_period)
-    busy = (
+    orders = (
         tables.frames["actions"]
         .filter((pl.col("period") < tables.test_period) & (pl.col("type") == "order"))
         .group_by("user_id")
-        .len()
-        .filter(pl.col("len").is_between(8, 60))
+        .len("orders")
     )
     hours = tables.clock.local_hours(sessions["time"].to_numpy(), sessions["longitude"].to_numpy())
-    evening = sessions.with_columns(hour=pl.Series(hours % 24)).filter(pl.col("hour") == 19)
-    return evening.join(busy, "user_id", maintain_order="left").row(0, named=True)
+    known = sessions.with_columns(hour=pl.Series(hours % 24)).join(
+        orders, "user_id", maintain_order="left"
+    )
+    wanted = 2 * pl.col("orders").is_between(8, 60) + (pl.col("hour") == 19)
+    return known.sort(wanted, descending=True, maintain_order=True).row(0, named=True)

@@ -57,7 +57,8 @@ def print_report(report: Report, console: Console) -> None:
     for side, own in report.scores.items():
         cells = [own[name].text() if name in own else "" for name in metrics]
         shown.add_row(side, *cells, style="bold" if side == OURS else "")
-    console.print(shown)
+    if metrics:
+        console.print(shown)
     console.print(f"Judged by: {report.judged}", highlight=False)
     for model, version in report.versions.items():
         console.print(f"champion of {model}: {version}", highlight=False)

@@ -18,7 +18,7 @@ from madang.targeting.v1 import targeting_pb2_grpc
 from madang_cli.arrival import draw_arrival
 from madang_cli.demo import started
 from madang_cli.feeding import show_feed
-from madang_cli.mesh.mesh import MeshInfo
+from madang_cli.mesh.mesh import MeshInfo, wait_for
 from madang_cli.outreach import draw_curve, made_segment
 from madang_cli.own_data import print_report
 from madang_cli.searching import SearchBox
@@ -181,7 +181,9 @@ def _search(info: MeshInfo, mappings: Sequence[DataMapping], console: Console) -
     queries = [q for mapping in mappings for q in _queries(mapping)][:4]
     with grpc.insecure_channel(info.gateway) as channel:
         box = SearchBox(channel)
-        box.type(console)
+        # Phrases to suggest are gathered now and then, and documents have just come.
+        if wait_for(lambda: bool(box.popular(1)), 30):
+            box.type(console)
         box.find(console, queries or box.popular(3))
 
 
