@@ -1,0 +1,46 @@
+"""What vectors in closed form reach by themselves: `python bench/quality_vectors.py FOLDER`.
+
+The folder has lists of users and their items, split as published. Chosen on a tenth of what is
+learned from, judged on all test users.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from madang_candidate import spectral
+from madang_pipelines.features import FeatureBuilder, look_up
+from madang_pipelines.imports.importing import import_tables
+from madang_pipelines.imports.ready import find_mappings
+from madang_pipelines.own.visits import visit_tables
+from madang_pipelines.training import past_choices
+
+
+def main() -> None:
+    """Choose, make, judge, print."""
+    started = time.perf_counter()
+    mapping = find_mappings(Path(sys.argv[1]))[0]
+    tables = visit_tables(mapping.name, import_tables(mapping, ("interactions", "items")))
+    builder = FeatureBuilder(tables)
+    past = past_choices(tables, builder)
+    how = spectral.choose(past)
+    user, item = spectral.vectors(past, how)
+    later = tables.frames["actions"].filter(pl.col("period") == tables.test_period)
+    rows = (
+        look_up(builder.user_rows, later["user_id"]),
+        look_up(builder.item_rows, later["item_id"]),
+    )
+    held = spectral.Choices.of(*rows, past.users, past.items)
+    asked = np.unique(held.user)
+    recall, ndcg = spectral.judge(user, item, past, spectral.rows_by_user(held), asked)
+    print(f"{mapping.name}: {past.users:,} users, {past.items:,} items, {len(past.user):,} choices")
+    print(f"{how}; NDCG@20 where it was chosen {how.ndcg:.4f}")
+    print(f"{len(asked):,} users: Recall@20 {recall.mean():.4f}, NDCG@20 {ndcg.mean():.4f}")
+    print(f"{(time.perf_counter() - started) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()
