@@ -111,8 +111,10 @@ def test_an_event_keeps_its_own_time(log, store, consume):
     assert before <= store.actions["now"].event_time.ToMilliseconds() <= now_ms()
 
 
-@pytest.mark.parametrize("seconds", [-5, 10**12, now_ms() // 1000 + 3600])
+@pytest.mark.parametrize("seconds", [-5, 10**12, "in an hour"])
 def test_impossible_times_are_refused_and_nothing_is_taken(log, seconds):
+    if seconds == "in an hour":
+        seconds = now_ms() // 1000 + 3600
     with pytest.raises(MadangError) as caught:
         FeedbackIntake(log).record([event("1"), event("2", event_time={"seconds": seconds})])
     assert caught.value.about["field"] == "events[1].event_time"
