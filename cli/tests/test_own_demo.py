@@ -16,6 +16,7 @@ def mappings(tmp_path):
         ),
         "clicks": "clicks: {files: a.csv, columns: {label: l}, categories: [c]}",
         "alike": "alike: {files: a.csv, columns: {first: f, second: s, score: n}}",
+        "phrases": "intents: {files: a.csv, columns: {intent: i, phrase: p}}",
         "places": "documents: {files: a.csv, columns: {document: d}}",
         "products": "pairs: {files: a.csv, columns: {query: q, title: t}}",
     }
@@ -40,5 +41,6 @@ def test_the_richest_is_learned_from_and_all_documents_are_found(mappings):
 
 def test_what_is_alone_is_taken(mappings):
     assert names(choose([m for m in mappings if m.name == "clicks"])) == {"ranker": ["clicks"]}
-    assert names(choose([m for m in mappings if m.name == "alike"])) == {"search": ["alike"]}
+    wordless = [m for m in mappings if m.name in ("alike", "phrases")]
+    assert names(choose(wordless)) == {"search": ["alike"]}  # nothing else is to be found
     assert choose([]) == {}

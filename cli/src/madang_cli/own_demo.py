@@ -107,7 +107,7 @@ def choose(found: Sequence[DataMapping]) -> dict[str, list[DataMapping]]:
     for service in _ORDER:
         own = [m for m in found if service in services_for(m)]
         if service == "search":
-            own = [m for m in own if {"documents", "pairs"} & m.tables().keys()] or own
+            own = [m for m in own if {"documents", "pairs"} & m.tables().keys()] or own[:1]
             own.sort(key=lambda m: "pairs" in m.tables(), reverse=True)
         else:
             own.sort(key=lambda m: len(m.tables()), reverse=True)
