@@ -9,14 +9,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from madang_candidate import spectral
-from madang_pipelines.features import FeatureBuilder, look_up
+from madang_pipelines.features import FeatureBuilder
 from madang_pipelines.imports.importing import import_tables
 from madang_pipelines.imports.ready import find_mappings
 from madang_pipelines.own.visits import visit_tables
-from madang_pipelines.training import past_choices
+from madang_pipelines.training import choices_of
 
 
 def main() -> None:
@@ -25,15 +24,10 @@ def main() -> None:
     mapping = find_mappings(Path(sys.argv[1]))[0]
     tables = visit_tables(mapping.name, import_tables(mapping, ("interactions", "items")))
     builder = FeatureBuilder(tables)
-    past = past_choices(tables, builder)
+    past = choices_of(tables, builder)
     how = spectral.choose(past)
     user, item = spectral.vectors(past, how)
-    later = tables.frames["actions"].filter(pl.col("period") == tables.test_period)
-    rows = (
-        look_up(builder.user_rows, later["user_id"]),
-        look_up(builder.item_rows, later["item_id"]),
-    )
-    held = spectral.Choices.of(*rows, past.users, past.items)
+    held = choices_of(tables, builder, held_out=True)
     asked = np.unique(held.user)
     recall, ndcg = spectral.judge(user, item, past, spectral.rows_by_user(held), asked)
     print(f"{mapping.name}: {past.users:,} users, {past.items:,} items, {len(past.user):,} choices")

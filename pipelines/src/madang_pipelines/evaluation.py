@@ -27,7 +27,7 @@ from madang_pipelines.features import FeatureBuilder, look_up
 from madang_pipelines.results import Result
 from madang_pipelines.segment_lists import segment_lists, upserts
 from madang_pipelines.tables import Tables
-from madang_pipelines.training import RANKER, TOWER, past_choices
+from madang_pipelines.training import RANKER, TOWER, choices_of
 from madang_ranker.scoring import DcnScorer, ScoreRequest
 from madang_ranker.surfaces import Surface, load_surfaces
 from madang_runtime.changelog.table import LogTable
@@ -248,18 +248,11 @@ def evaluate_vectors(
     context = InputRows(
         np.zeros((len(users.ints), 3), np.int64), np.zeros((len(users.ints), 2), np.float32)
     )
-    past = past_choices(tables, builder)
-    later = tables.frames["actions"].filter(pl.col("period") == tables.test_period)
-    held = spectral.Choices.of(
-        look_up(builder.user_rows, later["user_id"]),
-        look_up(builder.item_rows, later["item_id"]),
-        past.users,
-        past.items,
-    )
+    held = choices_of(tables, builder, held_out=True)
     recall, ndcg = spectral.judge(
         bundle.user_vectors(users, context),
         bundle.index.trained.vectors,
-        past,
+        choices_of(tables, builder),
         spectral.rows_by_user(held),
         np.unique(held.user),
         k,

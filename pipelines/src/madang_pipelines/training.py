@@ -231,7 +231,7 @@ def _towers(
             lambda share: progress("two towers", share),
         )
         return towers, f"two towers, {config.dimension} dimensions"
-    choices = past_choices(tables, builder)
+    choices = choices_of(tables, builder)
     how = spectral.choose(choices, progress=lambda share: progress("vectors", 0.8 * share))
     made = spectral.towers(
         *spectral.vectors(choices, how),
@@ -242,12 +242,16 @@ def _towers(
     return made, f"vectors in closed form, {how}"
 
 
-def past_choices(tables: Tables, builder: FeatureBuilder) -> spectral.Choices:
-    """Who chose what before the held-out period."""
-    past = tables.frames["actions"].filter(pl.col("period") < tables.test_period)
+def choices_of(
+    tables: Tables, builder: FeatureBuilder, *, held_out: bool = False
+) -> spectral.Choices:
+    """Who chose what before the held-out period, or in it."""
+    period = pl.col("period")
+    kept = period == tables.test_period if held_out else period < tables.test_period
+    actions = tables.frames["actions"].filter(kept)
     return spectral.Choices.of(
-        look_up(builder.user_rows, past["user_id"]),
-        look_up(builder.item_rows, past["item_id"]),
+        look_up(builder.user_rows, actions["user_id"]),
+        look_up(builder.item_rows, actions["item_id"]),
         len(tables.frames["users"]),
         len(tables.frames["items"]),
     )
