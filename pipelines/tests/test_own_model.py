@@ -109,6 +109,7 @@ def test_a_classifiers_second_column_counts(tmp_path, registry):
         ("features: [item_profile.price]", "reads 2 columns, features have 1"),
         ("features: [item_profile.prices, item_profile.price]", "item_profile has item_code"),
         ("features: [shop.price, item_profile.price]", "may read user_profile and item_profile"),
+        ("features: [item_profile.price, item_profile.price]", "name one twice"),
         ("features: [context.moon, item_profile.price]", "the context has hour"),
         ("features: [item_profile.price, item_profile.orders]\nclick: q", "no output 'q'"),
         ("features: [item_profile.price, item_profile.orders]\nclick: label", "click"),

@@ -34,15 +34,12 @@ def test_pairs_are_distinct_and_sorted():
 
 def test_what_is_held_out_is_found(choices):
     held = np.random.default_rng(1).random(len(choices.user)) < 0.2
-    learn, wanted = choices.without(held), choices.without(~held)
-    asked = np.unique(wanted.user)
+    learn, later = choices.without(held), choices.without(~held)
     count = np.bincount(learn.item, minlength=ITEMS).astype(np.float32)
-    popular, _ = spectral.judge(
-        np.ones((USERS, 1), np.float32), count[:, None], learn, spectral.rows_by_user(wanted), asked
-    )
+    popular, _ = spectral.judge(np.ones((USERS, 1), np.float32), count[:, None], learn, later)
     how = spectral.choose(learn)
     user, item = spectral.vectors(learn, how)
-    ours, ndcg = spectral.judge(user, item, learn, spectral.rows_by_user(wanted), asked)
+    ours, ndcg = spectral.judge(user, item, learn, later)
     assert ours.mean() > popular.mean() + 0.2
     assert (ndcg <= 1).all()
     assert how.ndcg > 0
@@ -64,12 +61,14 @@ def test_all_dimensions_give_the_matrix_back(choices):
 
 
 def test_metrics_by_hand():
-    user, item = np.ones((1, 1), np.float32), np.arange(30, dtype=np.float32)[:, None]
-    past = Choices.of(np.array([0]), np.array([29]), 1, 30)
-    wanted = Choices.of(np.array([0, 0]), np.array([28, 3]), 1, 30)
-    recall, ndcg = spectral.judge(user, item, past, spectral.rows_by_user(wanted), np.array([0]), 5)
-    assert recall.tolist() == [0.5]  # 28 is first, 3 is far down
+    user, item = np.ones((2, 1), np.float32), np.arange(30, dtype=np.float32)[:, None]
+    past = Choices.of(np.array([0, 1]), np.array([29, 28]), 2, 30)
+    later = Choices.of(np.array([0, 0, 0, 1]), np.array([28, 3, 29, 28]), 2, 30)
+    recall, ndcg = spectral.judge(user, item, past, later, k=5)
+    # 28 is first and 3 far down; 29 was chosen before, and the other user chose nothing new.
+    assert recall.tolist() == [0.5]
     assert ndcg[0] == pytest.approx(1 / (1 + 1 / np.log2(3)))
+    assert spectral.judge(user, item, past, later, k=30)[0].tolist() == [1.0]
 
 
 def test_tables_are_exported_and_unknown_codes_are_zero(choices):

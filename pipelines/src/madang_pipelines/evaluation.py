@@ -240,22 +240,20 @@ def evaluate_visits(
 def evaluate_vectors(
     tables: Tables, registry: ModelRegistry, k: int = 20
 ) -> dict[str, tuple[float, float]]:
-    """Recall@k and NDCG@k of the k largest dot products, of all users who have anything held out,
-    among items that they did not choose before: as papers on retrieval have it."""
+    """Recall@k and NDCG@k of the k largest dot products, of all users and what they had not chosen
+    before: as papers on retrieval have it."""
     builder = FeatureBuilder(tables)
     bundle = TowerBundle(_champion(registry, TOWER), threads=2, exact_below=0)
     users = builder.users(tables.test_period)
     context = InputRows(
         np.zeros((len(users.ints), 3), np.int64), np.zeros((len(users.ints), 2), np.float32)
     )
-    held = choices_of(tables, builder, held_out=True)
     recall, ndcg = spectral.judge(
         bundle.user_vectors(users, context),
         bundle.index.trained.vectors,
         choices_of(tables, builder),
-        spectral.rows_by_user(held),
-        np.unique(held.user),
-        k,
+        choices_of(tables, builder, held_out=True),
+        k=k,
     )
     return {f"Recall@{k}": _mean(recall.tolist()), f"NDCG@{k}": _mean(ndcg.tolist())}
 

@@ -73,6 +73,11 @@ class Choices:
         pairs = np.unique(user * items + item)
         return cls(pairs // items, pairs % items, users, items)
 
+    @property
+    def pairs(self) -> Rows:
+        """A number for each."""
+        return self.user * self.items + self.item
+
     def without(self, held: NDArray[np.bool_]) -> "Choices":
         """Those that are not held out."""
         return replace(self, user=self.user[~held], item=self.item[~held])
@@ -95,19 +100,15 @@ def choose(
     progress: Callable[[float], None] = lambda _: None,
 ) -> Spectrum:
     """The best by NDCG@20 on a tenth of the choices, held out."""
-    rng = np.random.default_rng(seed)
-    held = rng.random(len(choices.user)) < 0.1
-    learn = choices.without(held)
-    asked = np.unique(choices.user[held])
-    asked = rng.choice(asked, min(_JUDGED, len(asked)), replace=False)
-    wanted = rows_by_user(choices.without(~held))
+    held = np.random.default_rng(seed).random(len(choices.user)) < 0.1
+    learn, later = choices.without(held), choices.without(~held)
     most, tried = most_dimensions(choices.users, choices.items), list[Spectrum]()
     for at, smoothing in enumerate(smoothings):
         whole = _Decomposed(learn, smoothing, most)
         for share, power, popularity in product((1.0, 0.5), (0.0, 0.3, 0.5), (0.3, 0.4)):
             one = Spectrum(smoothing, max(int(share * most), _LEAST), power, popularity)
             user, item = whole.vectors(one)
-            _, ndcg = judge(user, item, learn, wanted, asked)
+            _, ndcg = judge(user, item, learn, later, _JUDGED, seed)
             tried.append(replace(one, ndcg=float(ndcg.mean())))
         progress((at + 1) / len(smoothings))
     return max(tried, key=lambda one: one.ndcg)
@@ -164,12 +165,22 @@ def judge(
     user: Floats,
     item: Floats,
     past: Choices,
-    wanted: Callable[[int], Rows],
-    asked: Rows,
+    later: Choices,
+    most: int = 0,
+    seed: int = 0,
     k: int = _K,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Recall@k and NDCG@k of each user who is asked for, of what they did not choose before."""
-    before = rows_by_user(past)
+    """Recall@k and NDCG@k by dot products, of each user who later chose what they had not before.
+
+    Args:
+        user, item: vectors.
+        most: of so many users at most, drawn by `seed`; 0: of all.
+    """
+    new = later.without(np.isin(later.pairs, past.pairs))
+    asked = np.unique(new.user)
+    if most and most < len(asked):
+        asked = np.random.default_rng(seed).choice(asked, most, replace=False)
+    before, wanted, k = rows_by_user(past), rows_by_user(new), min(k, past.items)
     discount = 1 / np.log2(np.arange(2, k + 2))
     recall, ndcg = np.zeros(len(asked)), np.zeros(len(asked))
     for at in range(0, len(asked), _CHUNK):
@@ -177,7 +188,7 @@ def judge(
         scores = user[part] @ item.T
         for row, one in enumerate(part.tolist()):
             scores[row, before(one)] = -np.inf
-        best = np.argpartition(-scores, k, axis=1)[:, :k]
+        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
         order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
         best = np.take_along_axis(best, order, axis=1)
         for row, one in enumerate(part.tolist()):

@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from madang.feature.v1 import feature_store_pb2
 from madang_pipelines.training import RANKER
 from madang_ranker.fallback import pack_fallback
-from madang_runtime.errors import MadangError
 from madang_runtime.models.inputs import feature_refs
 from madang_runtime.models.manifest import FeatureRef
 from madang_runtime.models.registry import ModelRegistry
@@ -74,14 +73,14 @@ def register_own_model(
         said = OwnModel.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except (ValidationError, yaml.YAMLError) as error:
         raise OwnModelError(f"{path}: {error}") from error
+    if len({*said.features}) < len(said.features):
+        raise OwnModelError(f"{path}: features name one twice")
     refs = [_ref(name, said, views) for name in said.features]
     read = [ref for view in (said.user_view, said.item_view) for ref in refs if ref.view == view]
     try:
         own = onnx.load(path.parent / said.model)
         whole = _joined(own, said, refs, read)
         _try(whole, read, said)
-    except MadangError:
-        raise
     except OwnModelError:
         raise
     except Exception as error:  # what onnx and ONNX Runtime raise has no common type
