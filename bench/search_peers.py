@@ -94,7 +94,8 @@ def _table(documents: int, runs: Mapping[tuple[str, int], list[Load]]) -> Table:
 def _searching(
     home: Path, name: str, settings: Mapping[str, str], milvus: bool
 ) -> Iterator[LocalMesh]:
-    variables = {f"MADANG_SEARCH_{setting}": value for setting, value in settings.items()}
+    patient = {"MAX_QUEUE_SECONDS": "30"}  # the others refuse nobody
+    variables = {f"MADANG_SEARCH_{n}": value for n, value in {**patient, **settings}.items()}
     os.environ.update(variables)
     try:
         instance = name.replace(",", "").replace(" ", "-")

@@ -196,7 +196,7 @@ class LocalMesh:
         write_all(self._routing, self._folder)
         kinds = {name: kind.model_dump() for name, kind in self._kinds.items()}
         (self._folder / _KINDS).write_text(json.dumps(kinds))
-        for part in self._parts():
+        for part in (*self._stores, GATEWAY, *self._services, *self._background):
             self.start(part)
         for part in (*self._stores, *_FIRST):
             self.wait_ready(part)
@@ -320,18 +320,18 @@ class LocalMesh:
 
     def stop(self) -> None:
         """Stop callers before those they call, and leave only logs and traces."""
-        for part in reversed(self._parts()):
-            if part in self._processes:
-                self._processes[part].stop()
+        for wave in ([GATEWAY, *self._background], self._services, self._stores):
+            ending = [self._processes[part] for part in wave if part in self._processes]
+            for process in ending:
+                process.ask_to_end()
+            for process in ending:
+                process.stop()
         if self._otlp:
             self._otlp.stop()
         for path in (*self._folder.glob("*.json"), *self._folder.glob("*.binpb")):
             path.unlink()
         for data in ("appendonlydir", MILVUS):
             shutil.rmtree(self._folder / data, ignore_errors=True)
-
-    def _parts(self) -> list[str]:
-        return [*self._stores, GATEWAY, *self._services, *self._background]
 
 
 def find(home: Path, name: str) -> MeshInfo | None:

@@ -102,12 +102,16 @@ class ManagedProcess:
         if self.alive():
             os.killpg(self.pid, number)
 
+    def ask_to_end(self) -> None:
+        """Send SIGTERM; `stop` waits for what it does."""
+        if self._process and self.alive():
+            self._process.terminate()
+
     def stop(self, grace: float = 10.0) -> None:
         """Ask it to end; kill it after `grace` seconds."""
         if not self._process:
             return
-        if self.alive():
-            self._process.terminate()
+        self.ask_to_end()
         try:
             self._process.wait(grace)
         except subprocess.TimeoutExpired:
