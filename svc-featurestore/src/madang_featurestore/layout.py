@@ -52,6 +52,7 @@ class RowLayout:
     def __init__(self, view: feature_store_pb2.FeatureView) -> None:
         self.view = view.name
         self.version = view.version
+        self.header = ROW_FORMAT | view.version << 16
         ends = dict.fromkeys(DTYPE_ORDER, 0)
         columns: list[Column] = []
         for position, f in enumerate(view.features):
@@ -64,9 +65,7 @@ class RowLayout:
         self.widths = ends
         self.dtype = np.dtype(
             [
-                ("format", "u1"),
-                ("zero", "u1"),
-                ("version", "<u2"),
+                ("header", "<u4"),
                 ("event_time", "<i8"),
                 ("expires", "<i8"),
                 ("statuses", "u1", (len(columns),)),
@@ -89,8 +88,7 @@ class RowLayout:
     def rows(self, n: int, status: "tensor_pb2.FeatureStatus.ValueType") -> NDArray[np.void]:
         """Fresh rows of zeros that never expire, all cells with one status."""
         rows = np.zeros(n, self.dtype)
-        rows["format"] = ROW_FORMAT
-        rows["version"] = self.version
+        rows["header"] = self.header
         rows["expires"] = NEVER
         rows["statuses"] = status
         return rows

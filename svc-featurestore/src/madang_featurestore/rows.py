@@ -85,10 +85,9 @@ def unpack_rows(
         MadangError: FEATURE_NOT_FOUND, or STORED_DATA_INVALID when a row can't be decoded.
     """
     selections = layout.select(names)
-    missing = layout.missing
-    rows = _as_array(layouts, layout, [v or missing for v in values])
+    rows = _as_array(layouts, layout, values)
     expired = rows["expires"] <= now_ms
-    any_expired = bool(expired.any())
+    any_expired = np.count_nonzero(expired) > 0
     blocks = []
     for s in selections:
         cells, statuses = rows[str(s.dtype)][:, s.elements], rows["statuses"][:, s.positions]
@@ -101,12 +100,17 @@ def unpack_rows(
 
 
 def _as_array(
-    layouts: dict[int, RowLayout], layout: RowLayout, values: list[bytes]
+    layouts: dict[int, RowLayout], layout: RowLayout, found: Sequence[bytes | None]
 ) -> NDArray[np.void]:
-    packed = b"".join(values)
+    try:
+        values: Sequence[bytes] = found  # type: ignore[assignment]
+        packed = b"".join(values)
+    except TypeError:  # some are None; to look for them first would cost each look-up more
+        values = [layout.missing if value is None else value for value in found]
+        packed = b"".join(values)
     if len(packed) == len(values) * layout.dtype.itemsize:
         rows = np.frombuffer(packed, layout.dtype)
-        if (rows["format"] == ROW_FORMAT).all() and (rows["version"] == layout.version).all():
+        if np.count_nonzero(rows["header"] == layout.header) == len(rows):
             return rows
     upgraded = b"".join(_upgrade(layouts, layout, v) for v in values)
     return np.frombuffer(upgraded, layout.dtype)

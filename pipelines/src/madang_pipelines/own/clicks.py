@@ -16,6 +16,7 @@ from madang_pipelines.imports.mapping import MappingError
 from madang_pipelines.own.fields import Fields, Rows, as_json
 from madang_pipelines.own.report import OURS, Report, Score, card
 from madang_pipelines.own.splitting import three_ways
+from madang_pipelines.own.spread import auc_spread
 from madang_pipelines.training import RANKER
 from madang_ranker.fallback import pack_fallback
 from madang_ranker.fields.model import FieldsConfig
@@ -250,16 +251,7 @@ def _batch(rows: int) -> int:
 
 def _scores(predicted: Floats, clicked: NDArray[np.bool_]) -> dict[str, Score]:
     auc, loss = judge(predicted, clicked)
-    return {"AUC": Score(auc, _auc_spread(auc, clicked)), "log loss": Score(loss, better=-1)}
-
-
-def _auc_spread(auc: float, clicked: NDArray[np.bool_]) -> float:
-    """Half the width of the AUC's 95 % interval (Hanley and McNeil, "The meaning and use of the
-    area under a ROC curve", Radiology 1982)."""
-    yes, no = int(clicked.sum()), int((~clicked).sum())
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc) + (yes - 1) * (q1 - auc**2) + (no - 1) * (q2 - auc**2)
-    return float(1.96 * np.sqrt(max(variance, 0.0) / (yes * no)))
+    return {"AUC": Score(auc, auc_spread(auc, clicked)), "log loss": Score(loss, better=-1)}
 
 
 def _simple(

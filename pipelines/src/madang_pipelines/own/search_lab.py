@@ -11,6 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from madang_pipelines.own.report import OURS, Score
 from madang_pipelines.own.search_sets import Phrases, SentencePairs
+from madang_pipelines.own.spread import correlation_spread
 from madang_pipelines.search.retrieval import Judged, RetrievalSet, Searcher
 from madang_pipelines.search.training import DENSE_WEIGHT, register_encoder
 from madang_runtime.models.registry import ModelRegistry
@@ -100,8 +101,9 @@ class SearchLab:
         sides = ((_LETTERS, _letters), (_CAME, came.encode), (OURS, ours.encode))
         for side, coded in sides:
             if sets.alike:
-                value = similar(sets.alike["test"], coded)
-                found[side]["Spearman"] = Score(value)
+                pairs = sets.alike["test"]
+                value = similar(pairs, coded)
+                found[side]["Spearman"] = Score(value, correlation_spread(value, len(pairs.first)))
             if sets.intents:
                 held = sets.intents.held
                 asked, told = np.flatnonzero(held), np.flatnonzero(~held)

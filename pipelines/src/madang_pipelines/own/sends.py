@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from madang_pipelines.imports.importing import Imported
 from madang_pipelines.imports.mapping import MappingError
 from madang_pipelines.own.report import OURS, Report, Score, card
+from madang_pipelines.own.spread import auc_spread
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 from madang_targeting.audience import AUDIENCE, USERS
 from madang_targeting.calibration import campaign_spread
@@ -267,7 +268,7 @@ def _scores(probability: Floats, outcome: Bools) -> dict[str, Score]:
     groups = [g for g in np.array_split(order, 20) if len(g)]
     error = np.mean([abs(probability[g].mean() - outcome[g].mean()) for g in groups])
     return {
-        "AUC": Score(float(auc)),
+        "AUC": Score(float(auc), auc_spread(float(auc), outcome)),
         "lift of the best tenth": Score(float(lift)),
         "calibration error": Score(float(error), better=-1),
     }
