@@ -58,20 +58,24 @@ def _told(report: Report, minutes: float) -> str:
 
 
 def main() -> None:
-    """Train all, or those that are named, and write the page."""
+    """Train all, or those that are named, and write each into the page."""
     console, names = Console(), sys.argv[2:]
-    parts = PAGE.read_text("utf-8").split("\n## ") if PAGE.exists() else []
-    kept = {part.partition("\n")[0]: f"## {part.strip()}\n" for part in parts[1:]}
     for mapping in find_mappings(Path(sys.argv[1])):
         for service in services_for(mapping):
             if names and mapping.name not in names:
                 continue
             made = section(mapping, service, console)
-            kept |= {
-                p.partition("\n")[0]: f"## {p.strip()}\n" for p in f"\n{made}".split("\n## ")[1:]
-            }
-            PAGE.write_text("\n".join([HEAD, *(kept[title] for title in sorted(kept))]), "utf-8")
+            sections = _sections(PAGE.read_text("utf-8") if PAGE.exists() else "") | _sections(made)
+            PAGE.write_text(
+                "\n".join([HEAD, *(sections[one] for one in sorted(sections))]), "utf-8"
+            )
             console.print(made, markup=False, highlight=False)
+
+
+def _sections(page: str) -> dict[str, str]:
+    """By title."""
+    parts = f"\n{page}".split("\n## ")[1:]
+    return {part.partition("\n")[0]: f"## {part.strip()}\n" for part in parts}
 
 
 if __name__ == "__main__":
