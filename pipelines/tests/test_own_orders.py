@@ -7,10 +7,12 @@ import pytest
 from madang_eta.stage_model import EtaModel
 from madang_eta.train import StageTraining
 from madang_pipelines.eta.frames import orders_of
+from madang_pipelines.features import load_views
 from madang_pipelines.imports.importing import Imported
 from madang_pipelines.imports.mapping import MappingError
 from madang_pipelines.own.orders import OrderPlan, train_orders
 from madang_pipelines.own.report import OURS
+from madang_pipelines.publish import feature_blocks
 from madang_runtime.models.registry import ModelRegistry
 
 QUICK = OrderPlan((StageTraining(epochs=8, members=1, hidden=(32,)),), members=1, simple=False)
@@ -62,6 +64,9 @@ def test_arrivals_read_what_is_known(tmp_path, dated):
     assert files.manifest.metrics["crps_seconds"] == crps[OURS]
     rows = views["eta_pattern"]
     assert rows["entity_id"].str.starts_with("standard/shop/s").any()
+    written = {f for b in feature_blocks(load_views()["eta_pattern"], rows) for f in b.features}
+    assert ("week_residual" in written) == dated, "without dates there are no recent orders"
+    assert "all_residual" in written
 
 
 def test_stages_make_one_distribution(tmp_path):

@@ -35,6 +35,8 @@ from madang_pipelines.own.searches import SearchPlan
 from madang_pipelines.own.training import Plans, services_for
 from madang_pipelines.own.visits import VisitPlan, visit_tables
 from madang_pipelines.tables import Tables
+from madang_pipelines.training import Recipe
+from madang_ranker.train import DcnTraining
 from madang_runtime.columns import block
 from madang_search.train import Schedule
 
@@ -43,7 +45,7 @@ _ORDERS = 6
 _SHARE = 0.1
 _ORDER = ("candidate", "ranker", "eta", "targeting", "search")
 _QUICK = Plans(
-    visits=VisitPlan(judged=1200),
+    visits=VisitPlan(Recipe(dcn=DcnTraining(epochs=1)), judged=1200),
     clicks=ClickPlan(shrinks=(1e-2,), least=(1,), members=1),
     orders=OrderPlan(tries=OrderPlan().tries[:1], members=2),
     searches=SearchPlan(
@@ -52,7 +54,7 @@ _QUICK = Plans(
         seeds=(0,),
     ),
 )
-"""A demo is not waited for as long as a training: nothing is chosen by trying it."""
+"""A demo is not waited for as long as a training: one pass, and nothing is chosen by trying it."""
 
 
 def run_own_demo(path: Path, home: Path, console: Console) -> None:

@@ -265,10 +265,11 @@ def _messages(view: pb.FeatureView, frame: pl.DataFrame) -> Iterator[pb.StreamWr
 def feature_blocks(
     view: pb.FeatureView, rows: pl.DataFrame, prefix: str = ""
 ) -> list[tensor_pb2.FeatureBlock]:
-    """Rows of a view, a column a feature, as blocks; null where there is no value."""
+    """Rows of a view, a column a feature, as blocks; null where there is no value, or no column."""
     features, blocks = feature_refs(view), []
     for dtype, kind in _KINDS:
-        columns = columns_of(features, view.name, dtype)
+        there = columns_of(features, view.name, dtype).items()
+        columns = {name: place for name, place in there if name in rows.columns}
         if not columns:
             continue
         cells = [
