@@ -249,7 +249,8 @@ def test_what_is_not_there_is_said(tmp_path):
     assert "madang train" in shown
     code, shown = madang("demo", "--data", str(tmp_path))
     assert code == 2
-    assert "is no mapping, and no folder at or below it" in shown
+    said = " ".join(shown.replace("│", " ").split())
+    assert "is no mapping, and no folder at or below it has the files of" in said
 
 
 def test_eval_prints_the_quality_table(workspace):
