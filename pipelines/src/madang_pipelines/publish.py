@@ -265,11 +265,10 @@ def _messages(view: pb.FeatureView, frame: pl.DataFrame) -> Iterator[pb.StreamWr
 def feature_blocks(
     view: pb.FeatureView, rows: pl.DataFrame, prefix: str = ""
 ) -> list[tensor_pb2.FeatureBlock]:
-    """Rows of a view, a column a feature, as blocks; null where there is no value, or no column."""
+    """Rows of a view, a column a feature, as blocks; null where there is no value."""
     features, blocks = feature_refs(view), []
     for dtype, kind in _KINDS:
-        there = columns_of(features, view.name, dtype).items()
-        columns = {name: place for name, place in there if name in rows.columns}
+        columns = columns_of(features, view.name, dtype)
         if not columns:
             continue
         cells = [

@@ -27,6 +27,7 @@ from madang_pipelines.eta.training import (
     make_examples,
     register,
 )
+from madang_pipelines.features import load_views
 from madang_pipelines.imports.importing import Imported
 from madang_pipelines.imports.mapping import MappingError
 from madang_pipelines.own.report import OURS, Report, Score, card
@@ -125,7 +126,17 @@ def train_orders(
         report, rows = _train(name, data, table, registry, plan, progress)
         reports.append(report)
         patterns.append(rows)
-    return reports, {VIEW: pl.concat(patterns)}
+    return reports, {VIEW: _whole(patterns)}
+
+
+def _whole(patterns: list[pl.DataFrame]) -> pl.DataFrame:
+    """Rows with all features of the view; null where orders without dates have no recent ones."""
+    columns = {
+        feature.name: pl.Array(pl.Float32, feature.dim) if feature.dim > 1 else pl.Float32()
+        for feature in load_views()[VIEW].features
+    }
+    view = pl.DataFrame(schema={"entity_id": pl.String(), **columns})
+    return pl.concat([view, *patterns], how="diagonal")
 
 
 def held_out_orders(table: Imported, n: int) -> tuple[pl.DataFrame, Sequence[str]]:
