@@ -73,9 +73,9 @@ def look(features, ids, names=(), name="shop", **fields):
     request = pb.LookupFeaturesRequest(
         lookups=[{"view": name, "features": names, "entity_ids": ids}], **fields
     )
-    rows, _, _ = features.lookup(request)
+    answer, _ = features.lookup(request)
     found = {}
-    for b in rows[0].blocks:
+    for b in answer.rows[0].blocks:
         values = from_tensor(b.values)
         statuses = np.frombuffer(b.statuses, np.uint8).reshape(len(ids), -1)
         ends = np.cumsum(b.dims)
@@ -356,7 +356,7 @@ def test_windowed_views_are_not_written(features, catalog):
 
 def recent(features, **fields):
     request = pb.LookupFeaturesRequest(recent_actions={"user_ids": ["u"], **fields})
-    return [a.event_id for a in features.lookup(request)[1][0].actions]
+    return [a.event_id for a in features.lookup(request)[0].recent_actions[0].actions]
 
 
 def test_the_last_actions_are_three_within_an_hour(features):

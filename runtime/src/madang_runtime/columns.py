@@ -47,20 +47,23 @@ def to_tensor(array: Array) -> tensor_pb2.Tensor:
 
     Strings of an `S` array are UTF-8 padded with NULs; the padding is not sent.
     """
+    tensor = tensor_pb2.Tensor()
+    _fill(tensor, array)
+    return tensor
+
+
+def _fill(tensor: tensor_pb2.Tensor, array: Array) -> None:
+    tensor.shape.extend(array.shape)
     if array.dtype.kind == "S":
         cells: list[bytes] = array.ravel().tolist()
         offsets = np.zeros(len(cells) + 1, _OFFSET)
         np.cumsum([len(c) for c in cells], out=offsets[1:])
-        return tensor_pb2.Tensor(
-            dtype=tensor_pb2.D_TYPE_STRING,
-            shape=array.shape,
-            data=b"".join(cells),
-            offsets=offsets.tobytes(),
-        )
+        tensor.dtype = tensor_pb2.D_TYPE_STRING
+        tensor.data, tensor.offsets = b"".join(cells), offsets.tobytes()
+        return
     dtype = tensor_pb2.D_TYPE_INT64 if array.dtype.kind == "i" else tensor_pb2.D_TYPE_FLOAT32
-    return tensor_pb2.Tensor(
-        dtype=dtype, shape=array.shape, data=array.astype(DTYPES[dtype], copy=False).tobytes()
-    )
+    tensor.dtype = dtype
+    tensor.data = array.astype(DTYPES[dtype], copy=False).tobytes()
 
 
 def from_tensor(tensor: tensor_pb2.Tensor, field: str = "tensor") -> Array:
@@ -116,9 +119,23 @@ def block(
     features: Sequence[str], values: Array, *, dims: Sequence[int] = (), statuses: bytes = b""
 ) -> tensor_pb2.FeatureBlock:
     """Build a FeatureBlock from a matrix of shape [n, sum(dims)]; `dims` defaults to 1 each."""
-    return tensor_pb2.FeatureBlock(
-        features=features, dims=dims, values=to_tensor(values), statuses=statuses
-    )
+    made = tensor_pb2.FeatureBlock()
+    fill_block(made, features, values, dims, statuses)
+    return made
+
+
+def fill_block(
+    empty: tensor_pb2.FeatureBlock,
+    features: Sequence[str],
+    values: Array,
+    dims: Sequence[int],
+    statuses: bytes,
+) -> None:
+    """`block` where it belongs: a message that is put into another is copied."""
+    empty.features.extend(features)
+    empty.dims.extend(dims)
+    empty.statuses = statuses
+    _fill(empty.values, values)
 
 
 def block_columns(

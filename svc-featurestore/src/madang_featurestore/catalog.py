@@ -1,6 +1,6 @@
 """The views in force, cached by epoch and shared through the store."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from madang.feature.v1 import feature_store_pb2
@@ -35,9 +35,9 @@ class CompiledView:
             f"w:{self.name}:{self.definition.version}:" if self.windows else f"f:{self.name}:"
         )
 
-    def keys(self, entity_ids: Iterable[str]) -> Keys:
+    def keys(self, entity_ids: Sequence[str]) -> Keys:
         """The store's keys of entities."""
-        return Keys(self._prefix, list(entity_ids))
+        return Keys(self._prefix, entity_ids[:])
 
     def key(self, entity_id: str) -> str:
         """The store's key of an entity."""

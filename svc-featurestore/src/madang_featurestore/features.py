@@ -25,13 +25,11 @@ class FeatureStore:
         self._store = store
         self._catalog = catalog
 
-    def lookup(
-        self, request: pb.LookupFeaturesRequest
-    ) -> tuple[list[pb.ViewRows], list[pb.RecentActions], str]:
+    def lookup(self, request: pb.LookupFeaturesRequest) -> tuple[pb.LookupFeaturesResponse, str]:
         """Read all views and users of a request in one round trip.
 
         Returns:
-            one ViewRows a look-up, one RecentActions a user, and the freshness token.
+            the answer, and the freshness token that belongs into its serving info.
 
         Raises:
             MadangError: FIELD_INVALID, FEATURE_VIEW_NOT_FOUND, FEATURE_NOT_FOUND, NOT_FRESH_YET,
@@ -47,18 +45,14 @@ class FeatureStore:
         now = now_ms()
         views, read = self._read(request, now)
         check_fresh(read.sequence, wanted)
-        rows, at = [], 0
+        answer, at = pb.LookupFeaturesResponse(), 0
         for view, lookup in zip(views, request.lookups, strict=True):
             values = read.values[at : at + len(lookup.entity_ids)]
             at += len(values)
-            rows.append(_decode(view, values, tuple(lookup.features), now))
-        recents = [
-            _recent(user, payloads, hidden, recent)
-            for user, payloads, hidden in zip(
-                recent.user_ids, read.recent, read.hidden, strict=True
-            )
-        ]
-        return rows, recents, token(read.sequence)
+            _decode(view, values, tuple(lookup.features), now, answer.rows.add())
+        for user, payloads, hidden in zip(recent.user_ids, read.recent, read.hidden, strict=True):
+            answer.recent_actions.append(_recent(user, payloads, hidden, recent))
+        return answer, token(read.sequence)
 
     def _read(self, request: pb.LookupFeaturesRequest, now: int) -> tuple[list[CompiledView], Read]:
         """Read by the cached definitions; once more if they turn out to be old."""
@@ -129,13 +123,17 @@ class FeatureStore:
 
 
 def _decode(
-    view: CompiledView, values: list[bytes | None], names: tuple[str, ...], now: int
-) -> pb.ViewRows:
+    view: CompiledView,
+    values: list[bytes | None],
+    names: tuple[str, ...],
+    now: int,
+    answer: pb.ViewRows,
+) -> None:
+    answer.view, answer.version = view.name, view.layout.version
     if view.windows:
-        blocks = view.windows.counts(view.layout, values, names, now)
+        view.windows.counts(view.layout, values, names, now, answer)
     else:
-        blocks = unpack_rows(view.layouts, view.layout, values, names, now)
-    return pb.ViewRows(view=view.name, version=view.layout.version, blocks=blocks)
+        unpack_rows(view.layouts, view.layout, values, names, now, answer)
 
 
 def _recent(

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madang.common.v1 import tensor_pb2
+from madang.feature.v1 import feature_store_pb2
 from madang_featurestore.layout import NEVER, ROW_FORMAT, RowLayout
-from madang_runtime.columns import block, block_columns, shape_mismatch
+from madang_runtime.columns import block_columns, fill_block, shape_mismatch
 from madang_runtime.errors import Code, MadangError, invalid, reason
 
 PRESENT = tensor_pb2.FEATURE_STATUS_PRESENT
@@ -71,8 +72,9 @@ def unpack_rows(
     values: Sequence[bytes | None],
     names: tuple[str, ...],
     now_ms: int,
-) -> list[tensor_pb2.FeatureBlock]:
-    """Decode stored rows into one block a dtype.
+    answer: feature_store_pb2.ViewRows,
+) -> None:
+    """Decode stored rows into one block a dtype of an answer.
 
     Args:
         layouts: the view's layouts by version.
@@ -80,6 +82,7 @@ def unpack_rows(
         values: one stored row an entity, None where there is none.
         names: the features to return, () for all.
         now_ms: decides what has expired.
+        answer: gets the blocks.
 
     Raises:
         MadangError: FEATURE_NOT_FOUND, or STORED_DATA_INVALID when a row can't be decoded.
@@ -88,15 +91,13 @@ def unpack_rows(
     rows = _as_array(layouts, layout, values)
     expired = rows["expires"] <= now_ms
     any_expired = np.count_nonzero(expired) > 0
-    blocks = []
     for s in selections:
         cells, statuses = rows[str(s.dtype)][:, s.elements], rows["statuses"][:, s.positions]
         if any_expired:
             cells, statuses = cells.copy(), statuses.copy()
             cells[expired] = np.zeros((), cells.dtype)
             statuses[expired] = EXPIRED
-        blocks.append(block(s.names, cells, dims=s.dims, statuses=statuses.tobytes()))
-    return blocks
+        fill_block(answer.blocks.add(), s.names, cells, s.dims, statuses.tobytes())
 
 
 def _as_array(

@@ -51,12 +51,9 @@ class FeatureStoreServicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self, request: pb.LookupFeaturesRequest, context: grpc.ServicerContext
     ) -> pb.LookupFeaturesResponse:
         """See the proto."""
-        rows, recent, token = self._store.lookup(request)
-        return pb.LookupFeaturesResponse(
-            rows=rows,
-            recent_actions=recent,
-            serving_info=self._stages().serving_info(freshness_token=token),
-        )
+        answer, token = self._store.lookup(request)
+        answer.serving_info.CopyFrom(self._stages().serving_info(freshness_token=token))
+        return answer
 
     def WriteFeatures(
         self, request: pb.WriteFeaturesRequest, context: grpc.ServicerContext

@@ -15,7 +15,7 @@ import numpy as np
 from madang.common.v1 import tensor_pb2
 from madang.feature.v1 import feature_store_pb2
 from madang_featurestore.layout import RowLayout
-from madang_runtime.columns import block
+from madang_runtime.columns import fill_block
 
 SLOTS = 33
 _U32 = 4
@@ -90,8 +90,10 @@ class WindowLayout:
         values: Sequence[bytes | None],
         names: tuple[str, ...],
         now_ms: int,
-    ) -> list[tensor_pb2.FeatureBlock]:
-        """Decode stored counters; an entity without any has counted nothing, so 0 is PRESENT."""
+        answer: feature_store_pb2.ViewRows,
+    ) -> None:
+        """Decode stored counters into blocks of an answer; an entity without any has counted
+        nothing, so 0 is PRESENT."""
         packed = b"".join([(v or b"").ljust(self.size, b"\0") for v in values])
         n = len(values)
         table = np.frombuffer(packed, np.uint8).reshape(n, self.size)
@@ -107,9 +109,7 @@ class WindowLayout:
             live = (age < SLOTS - 1)[:, :, None]
             sums = (slots[:, :, 1:] * live).sum(axis=1, dtype=np.float32)
             totals |= {name: sums[:, i] for i, name in enumerate(ring.features)}
-        blocks = []
         for s in layout.select(names):
             matrix = np.stack([totals[name] for name in s.names], axis=1)
             present = bytes([tensor_pb2.FEATURE_STATUS_PRESENT]) * matrix.size
-            blocks.append(block(s.names, matrix, dims=s.dims, statuses=present))
-        return blocks
+            fill_block(answer.blocks.add(), s.names, matrix, s.dims, present)

@@ -17,7 +17,7 @@ class Keys(NamedTuple):
     """Keys to read: `prefix` before each of `ids`."""
 
     prefix: str
-    ids: list[str]
+    ids: Sequence[str]
 
 
 @dataclass(frozen=True)
