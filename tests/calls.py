@@ -21,6 +21,7 @@ from madang_runtime.clients import from_rpc_error
 
 PLACE = {"latitude": 37.4959, "longitude": 127.0664}
 EVENING = {"seconds": 1_775_300_400}  # 4 April 2026, 20:00 in Seoul
+NOT_LOOPED = ("search", "eta", "targeting")  # services that no feedback goes through
 NEVER_SERVED = {"latitude": 0.0, "longitude": -30.0}
 
 

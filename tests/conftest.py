@@ -34,9 +34,10 @@ def clients(mesh: LocalMesh) -> Iterator[Clients]:
 
 @pytest.fixture
 def own_mesh(workspace: Workspace, request: pytest.FixtureRequest) -> Iterator[LocalMesh]:
-    """A mesh that a test may harm; without svc-search, which takes seconds to start."""
+    """A mesh that a test may harm; without services that its module names as WITHOUT."""
     name = re.sub(r"[^a-z_]+", "-", request.node.name.lower())
-    with LocalMesh(workspace.home, name, without=("search",)) as made:
+    without = getattr(request.module, "WITHOUT", ("search", "targeting"))
+    with LocalMesh(workspace.home, name, without=without) as made:
         serve(made, workspace)
         yield made
 

@@ -152,7 +152,7 @@ def test_a_canary_gets_its_share_of_users_and_keeps_them(own_mesh, own_clients, 
 
 
 def test_meshes_run_side_by_side_and_clean_up(workspace, mesh):
-    with LocalMesh(workspace.home, "second", without=("search",)) as second:
+    with LocalMesh(workspace.home, "second", without=("search", "targeting")) as second:
         assert second.info.gateway != mesh.info.gateway
         pids = second.processes().values()
         assert wait_for(lambda: healthy(second.info.services["featurestore"]))
@@ -163,7 +163,8 @@ def test_meshes_run_side_by_side_and_clean_up(workspace, mesh):
 
 
 def test_workers_serve_alike(workspace, tmp_path):
-    with LocalMesh(workspace.home, "workers", workers=2, without=("search",)) as many:
+    without = ("search", "targeting")
+    with LocalMesh(workspace.home, "workers", workers=2, without=without) as many:
         serve(many, workspace)
         many.kill("consumer")  # it lets ads be shown to more users every second
         time.sleep(1.0)

@@ -18,6 +18,7 @@ from calls import degraded, refused
 from madang.targeting.v1 import targeting_pb2 as pb
 from madang_cli.mesh.mesh import wait_for
 from madang_cli.traces import all_spans
+from madang_gateway.services import SERVICES
 from madang_pipelines.city.campaigns import CHANNELS, GROUPS
 from madang_pipelines.targeting.results import collect, with_campaigns
 from madang_pipelines.targeting.training import train_targeting
@@ -27,6 +28,7 @@ from madang_targeting.audience import Audiences
 from madang_targeting.model import TargetingModel
 from madang_targeting.trees import TreeTraining
 
+WITHOUT = {*SERVICES} - {"targeting", "featurestore"}
 CHICKEN = GROUPS[0]
 CLICK = pb.OUTCOME_CLICK
 DONE, FAILED, CANCELLED = (

@@ -155,3 +155,23 @@ def test_where_nobody_comes_back_no_list_has_what_was_chosen(tmp_path):
     scores = train_own("candidate", mapping, registry, PLANS).reports[0].scores
     assert set(scores) == {"popularity", "cohort lists", "ours"}
     assert scores["ours"]["Recall@10"].value > 1.2 * scores["popularity"]["Recall@10"].value
+
+
+def test_who_chose_what_is_enough_for_a_feed(tmp_path):
+    rng, users = np.random.default_rng(2), 90
+    items = np.stack([rng.permutation(60)[:VISITS] + 60 * (u % 4) for u in range(users)])
+    lists = {"files": "rows.csv", "columns": {"user": "who", "item": "what"}}
+    mapping = write_rows(
+        tmp_path,
+        {"interactions": lists},
+        who=[f"u{u}" for u in np.repeat(np.arange(users), VISITS)],
+        what=[f"i{i}" for i in items.ravel()],
+        at=1,
+    )
+    registry = ModelRegistry(f"file://{tmp_path}/models")
+    made = train_own("candidate", mapping, registry, PLANS).reports[0]
+    assert made.chosen["retrieval"].startswith("vectors in closed form")
+    assert set(made.scores) == {"popularity", "cohort lists", "ours", "by vectors alone"}
+    # Twenty-eight of sixty are new to a user, of whom eight are held out.
+    assert made.scores["ours"]["NDCG@10"].value > 0.25
+    assert made.scores["popularity"]["NDCG@10"].value < 0.15

@@ -47,9 +47,21 @@ def test_what_is_held_out_is_found(choices):
     assert np.linalg.norm(item, axis=1).max() == pytest.approx(1)
 
 
+def test_dot_products_give_the_odds_of_what_is_held_out(choices):
+    held = np.random.default_rng(1).random(len(choices.user)) < 0.2
+    learn, later = choices.without(held), choices.without(~held)
+    user, item = spectral.vectors(learn, Spectrum(64))
+    slope, intercept = spectral._odds(user, item, learn, later, 0)
+    chance = 1 / (1 + np.exp(-slope * (user @ item.T) - intercept))
+    chance[learn.user, learn.item] = 0
+    chosen = chance[later.user, later.item]
+    assert chance[np.unique(later.user)].sum() == pytest.approx(len(chosen), rel=0.02)
+    assert chosen.mean() > 3 * chance.mean()
+
+
 def test_all_dimensions_give_the_matrix_back(choices):
-    how = Spectrum(5.0, ITEMS, power=0.0, popularity=0.0)
-    whole = spectral._Decomposed(choices, how.smoothing, ITEMS)
+    how = Spectrum(ITEMS, power=0.0, correction=0.5)
+    whole = spectral._Decomposed(choices, how)
     user, item = whole.vectors(how)
     degrees = [
         np.bincount(r, minlength=n) + 5.0 for r, n in ((choices.user, USERS), (choices.item, ITEMS))
@@ -72,7 +84,7 @@ def test_metrics_by_hand():
 
 
 def test_tables_are_exported_and_unknown_codes_are_zero(choices):
-    user, item = spectral.vectors(choices, Spectrum(5.0, 16))
+    user, item = spectral.vectors(choices, Spectrum(16))
     towers = spectral.towers(user, item, 1, 0)
     users = InputRows(np.array([[9, 1], [9, 0], [9, 10**6]]), np.zeros((3, 2), np.float32))
     context = InputRows(np.zeros((3, 3), np.int64), np.zeros((3, 2), np.float32))

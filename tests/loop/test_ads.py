@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
-from calls import EVENING, PLACE, Clients, degraded, recommend, refused, serve
+from calls import EVENING, NOT_LOOPED, PLACE, Clients, degraded, recommend, refused, serve
 
 from madang.candidate.v1 import candidate_pb2 as c
 from madang.common.v1 import place_pb2
@@ -21,7 +21,7 @@ PLENTY, FREE = 10**12, 0
 @pytest.fixture(scope="module")
 def own(workspace):
     """A mesh of two workers a service."""
-    with LocalMesh(workspace.home, "ads", workers=2, without=("search",)) as mesh:
+    with LocalMesh(workspace.home, "ads", workers=2, without=NOT_LOOPED) as mesh:
         serve(mesh, workspace)
         mesh.wait_ready("consumer")
         yield mesh

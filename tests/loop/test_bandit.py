@@ -5,7 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from calls import Clients, recommend, serve
+from calls import NOT_LOOPED, Clients, recommend, serve
 
 from madang.ranker.v1 import ranker_pb2 as r
 from madang.ranker.v1 import ranker_pb2_grpc
@@ -16,7 +16,7 @@ from madang_pipelines.sources.decision_log import load_explorations
 @pytest.fixture(scope="module")
 def own(workspace):
     """A mesh of two workers a service."""
-    with LocalMesh(workspace.home, "bandit", workers=2, without=("search",)) as mesh:
+    with LocalMesh(workspace.home, "bandit", workers=2, without=NOT_LOOPED) as mesh:
         serve(mesh, workspace)
         mesh.wait_ready("consumer")
         with grpc.insecure_channel(mesh.info.gateway) as channel:

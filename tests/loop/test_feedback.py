@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 import polars as pl
 import pytest
-from calls import Clients, degraded, recommend, refused, serve
+from calls import NOT_LOOPED, Clients, degraded, recommend, refused, serve
 
 from madang.feature.v1 import feature_store_pb2 as f
 from madang.ranker.v1 import bandit_pb2
@@ -226,7 +226,7 @@ def _swap(command, log):
 @pytest.fixture(scope="module")
 def wide(workspace):
     """A mesh of two workers a service."""
-    with LocalMesh(workspace.home, "wide", workers=2, without=("search",)) as made:
+    with LocalMesh(workspace.home, "wide", workers=2, without=NOT_LOOPED) as made:
         serve(made, workspace)
         yield made
 

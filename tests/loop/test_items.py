@@ -6,7 +6,7 @@ import uuid
 import grpc
 import numpy as np
 import pytest
-from calls import EVENING, PLACE, Clients, degraded, recommend, refused, serve
+from calls import EVENING, NOT_LOOPED, PLACE, Clients, degraded, recommend, refused, serve
 
 from madang.candidate.v1 import candidate_pb2 as c
 from madang.candidate.v1 import candidate_pb2_grpc
@@ -20,7 +20,7 @@ from madang_runtime.columns import block
 def own(workspace, request):
     """A mesh of two workers a service, and a second replica of svc-candidate beside it."""
     with LocalMesh(
-        workspace.home, f"items-{uuid.uuid4().hex[:6]}", workers=2, without=("search",)
+        workspace.home, f"items-{uuid.uuid4().hex[:6]}", workers=2, without=NOT_LOOPED
     ) as mesh:
         serve(mesh, workspace)
         mesh.wait_ready("consumer")

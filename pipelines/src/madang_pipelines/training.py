@@ -10,6 +10,7 @@ import h3
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from torch import nn
 
 from madang.common.v1 import place_pb2
 from madang_candidate import spectral
@@ -50,6 +51,7 @@ from madang_ranker.fallback import pack_fallback
 from madang_ranker.model import DcnConfig
 from madang_ranker.train import DcnExamples, DcnTraining, export
 from madang_ranker.train import train as train_dcn
+from madang_ranker.vectors import VectorRanker
 from madang_runtime.models.inputs import InputRows, columns_of
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 from madang_search.keywords.sequence import SequenceTraining
@@ -130,19 +132,9 @@ def train_all(
 
     positives = tower_examples(impressions, snapshots, tables.test_period - 1)
     tower_config = TowerConfig(**sizes, dimension=recipe.tower_dimension)
-    towers, retrieval = _towers(tables, positives, tower_config, builder, recipe, progress)
-    if not tables.real_impressions:
-        impressions = add_negatives(
-            impressions, positives, towers, features, progress=lambda s: progress("negatives", s)
-        )
     dcn_config = DcnConfig(**sizes, **recipe.dcn_sizes)
-    dcn = train_dcn(
-        impressions,
-        dcn_config,
-        features,
-        _VIEWS,
-        recipe.dcn,
-        lambda share: progress("ranker", share),
+    towers, ranker, retrieval = _networks(
+        tables, builder, impressions, positives, tower_config, dcn_config, recipe, progress
     )
 
     users, items = builder.users(tables.test_period), builder.items(tables.test_period)
@@ -179,7 +171,7 @@ def train_all(
     ranker_version = registry.register(
         RANKER,
         {
-            "model.onnx": export(dcn, impressions),
+            "model.onnx": export(ranker, impressions),
             "fallback.npz": _fallback(tables, builder, columns),
         },
         features=features,
@@ -209,29 +201,51 @@ def train_all(
     )
 
 
-def _towers(
+def _networks(
     tables: Tables,
-    positives: TowerExamples,
-    config: TowerConfig,
     builder: FeatureBuilder,
+    impressions: DcnExamples,
+    positives: TowerExamples,
+    tower_config: TowerConfig,
+    dcn_config: DcnConfig,
     recipe: Recipe,
     progress: Progress,
-) -> tuple[Towers, str]:
-    """Towers, and what they are in words: where the order of choices is not known, vectors in
-    closed form, which use all of them."""
+) -> tuple[Towers, nn.Module, str]:
+    """What retrieves, what ranks, and the first in words. Where who chose what is all that is
+    known, vectors in closed form use all of it, and rank too."""
+    users, items = tower_config.users - 1, tower_config.items - 1
+    if not tables.ordered and spectral.fits(users, items):
+        towers, how = _vectors(tables, builder, progress)
+        ranker = VectorRanker(towers.user, towers.item, how.slope, how.intercept)
+        return towers, ranker, f"vectors in closed form, {how}"
     features = model_features()
-    users, items = config.users - 1, config.items - 1
-    if tables.ordered or not spectral.fits(users, items):
-        towers = train_towers(
-            positives,
-            config,
-            features,
-            _VIEWS,
-            recipe.towers,
-            lambda share: progress("two towers", share),
+    towers = train_towers(
+        positives,
+        tower_config,
+        features,
+        _VIEWS,
+        recipe.towers,
+        lambda share: progress("two towers", share),
+    )
+    if not tables.real_impressions:
+        impressions = add_negatives(
+            impressions, positives, towers, features, progress=lambda s: progress("negatives", s)
         )
-        return towers, f"two towers, {config.dimension} dimensions"
-    choices = choices_of(tables, builder)
+    dcn = train_dcn(
+        impressions,
+        dcn_config,
+        features,
+        _VIEWS,
+        recipe.dcn,
+        lambda share: progress("ranker", share),
+    )
+    return towers, dcn, f"two towers, {tower_config.dimension} dimensions"
+
+
+def _vectors(
+    tables: Tables, builder: FeatureBuilder, progress: Progress
+) -> tuple[Towers, spectral.Spectrum]:
+    choices, features = choices_of(tables, builder), model_features()
     how = spectral.choose(choices, progress=lambda share: progress("vectors", 0.8 * share))
     made = spectral.towers(
         *spectral.vectors(choices, how),
@@ -239,7 +253,7 @@ def _towers(
         columns_of(features, ITEM_VIEW, "INT64")["item_code"].start,
     )
     progress("vectors", 1.0)
-    return made, f"vectors in closed form, {how}"
+    return made, how
 
 
 def choices_of(

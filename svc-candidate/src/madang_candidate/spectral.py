@@ -1,13 +1,15 @@
 """Vectors in closed form, where nothing is known but who chose what.
 
-With R the users' choices, D their degrees and a a smoothing, R̃ = (D_u + a)^-½ R (D_i + a)^-½, about
-U S Vᵀ. A user's vector is R̃ V S^p, an item's V (D_i + a)^e: the ideal low-pass filter of GF-CF
-(Shen et al., "How powerful is graph convolution for recommendation?", CIKM 2021) as one dot
-product, softened by p, with less popularity by e < ½. What a, p, e and the dimensions are is chosen
-on choices held out. Serving never imports this file.
+With R the users' choices, D their degrees and a a smoothing, R̃ = (D_u + a)^-n R (D_i + a)^-n is
+about U S Vᵀ. A user's vector is R̃ V S^p, an item's V (D_i + a)^(n-c). With n = ½ and c = p = 0 that
+is the ideal low-pass filter of GF-CF (Shen et al., "How powerful is graph convolution for
+recommendation?", CIKM 2021) as one dot product. With n < ½ those who choose much count for more (Fu
+et al., "Revisiting neighborhood-based link prediction for collaborative filtering", WWW 2022), p
+softens the filter, and c takes some popularity away. What they and the dimensions are is chosen on
+choices held out. Serving never imports this file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from madang_candidate.train import Towers
@@ -25,6 +28,7 @@ _WEIGHTS = 96_000_000
 """That users and items may have together: they bound the dimensions."""
 _MOST, _LEAST = 1536, 32
 _JUDGED, _K = 6000, 20
+_ASKED, _NEAREST = 1000, 300
 _CHUNK = 512
 
 
@@ -33,23 +37,29 @@ class Spectrum:
     """How choices become vectors: see above.
 
     Attributes:
-        smoothing: a.
         dimensions: of the vectors.
+        smoothing: a.
+        exponent: n of the degrees.
         power: p of the singular values.
-        popularity: e.
+        correction: c of popularity.
         ndcg: NDCG@20 on the choices held out; 0 before it is judged.
+        slope, intercept: what makes a dot product the log odds that one of the nearest new items
+            is among the choices held out.
     """
 
-    smoothing: float
     dimensions: int
+    smoothing: float = 5.0
+    exponent: float = 0.5
     power: float = 0.5
-    popularity: float = 0.35
+    correction: float = 0.15
     ndcg: float = 0.0
+    slope: float = 1.0
+    intercept: float = 0.0
 
     def __str__(self) -> str:
         return (
-            f"{self.dimensions} dimensions, smoothing {self.smoothing:g}, power {self.power:g}, "
-            f"popularity {self.popularity:g}"
+            f"{self.dimensions} dimensions, smoothing {self.smoothing:g}, "
+            f"exponent {self.exponent:g}, power {self.power:g}, correction {self.correction:g}"
         )
 
 
@@ -95,53 +105,60 @@ def fits(users: int, items: int) -> bool:
 
 def choose(
     choices: Choices,
-    smoothings: tuple[float, ...] = (5.0, 20.0),
+    degrees: tuple[tuple[float, float], ...] = ((5.0, 0.5), (20.0, 0.5), (5.0, 0.4)),
     seed: int = 0,
     progress: Callable[[float], None] = lambda _: None,
 ) -> Spectrum:
-    """The best by NDCG@20 on a tenth of the choices, held out."""
+    """The best by NDCG@20 on a tenth of the choices, held out, of each smoothing and exponent in
+    `degrees`."""
     held = np.random.default_rng(seed).random(len(choices.user)) < 0.1
     learn, later = choices.without(held), choices.without(~held)
-    most, tried = most_dimensions(choices.users, choices.items), list[Spectrum]()
-    for at, smoothing in enumerate(smoothings):
-        whole = _Decomposed(learn, smoothing, most)
-        for share, power, popularity in product((1.0, 0.5), (0.0, 0.3, 0.5), (0.3, 0.4)):
-            one = Spectrum(smoothing, max(int(share * most), _LEAST), power, popularity)
-            user, item = whole.vectors(one)
+    most, best = most_dimensions(choices.users, choices.items), Spectrum(_LEAST, ndcg=-1.0)
+    for at, (smoothing, exponent) in enumerate(degrees):
+        whole = _Decomposed(learn, Spectrum(most, smoothing, exponent))
+        for share, power, correction in product((1.0, 0.5), (0.0, 0.5), (0.1, 0.15, 0.2)):
+            dimensions = max(int(share * most), _LEAST)
+            one = Spectrum(dimensions, smoothing, exponent, power, correction)
+            user, item = _scaled(*whole.vectors(one))
             _, ndcg = judge(user, item, learn, later, _JUDGED, seed)
-            tried.append(replace(one, ndcg=float(ndcg.mean())))
-        progress((at + 1) / len(smoothings))
-    return max(tried, key=lambda one: one.ndcg)
+            if ndcg.mean() > best.ndcg:
+                best, found = replace(one, ndcg=float(ndcg.mean())), (user, item)
+        progress((at + 1) / len(degrees))
+    slope, intercept = _odds(*found, learn, later, seed)
+    return replace(best, slope=slope, intercept=intercept)
 
 
 def vectors(choices: Choices, how: Spectrum) -> tuple[Floats, Floats]:
     """Of users, of length 1, shape [users, d], and of items, none longer than 1, [items, d]."""
-    user, item = _Decomposed(choices, how.smoothing, how.dimensions).vectors(how)
-    length = np.linalg.norm(user, axis=1, keepdims=True)
-    return user / np.maximum(length, 1e-9), item / np.linalg.norm(item, axis=1).max()
+    return _scaled(*_Decomposed(choices, how).vectors(how))
 
 
 class _Decomposed:
-    """The largest singular values of smoothed choices, and what they make of users and items."""
+    """The largest singular values of R̃, and what they make of users and items."""
 
-    def __init__(self, choices: Choices, smoothing: float, dimensions: int) -> None:
+    def __init__(self, choices: Choices, how: Spectrum) -> None:
         n = choices.users, choices.items
-        of_user, of_item = (
-            (np.bincount(rows, minlength=size) + smoothing).astype(np.float32)
+        of_user, self._of_item = (
+            (np.bincount(rows, minlength=size) + how.smoothing).astype(np.float32)
             for rows, size in zip((choices.user, choices.item), n, strict=True)
         )
-        weights = 1 / np.sqrt(of_user[choices.user] * of_item[choices.item])
+        of_both = of_user[choices.user] * self._of_item[choices.item]
+        weights = of_both ** np.float32(-how.exponent)
         matrix = sparse.csr_array((weights, (choices.user, choices.item)), n)
-        self._values, self._right = _largest(matrix, dimensions)
-        self._of_item = of_item
+        self._values, self._right = _largest(matrix, how.dimensions)
         self._folded = matrix @ self._right
 
     def vectors(self, how: Spectrum) -> tuple[Floats, Floats]:
         """Of all users and items, float32, as they come."""
-        d = how.dimensions
+        d, popularity = how.dimensions, np.float32(how.exponent - how.correction)
         user: Floats = self._folded[:, :d] * self._values[:d] ** np.float32(how.power)
-        item: Floats = self._right[:, :d] * self._of_item[:, None] ** np.float32(how.popularity)
+        item: Floats = self._right[:, :d] * self._of_item[:, None] ** popularity
         return user, item
+
+
+def _scaled(user: Floats, item: Floats) -> tuple[Floats, Floats]:
+    length = np.linalg.norm(user, axis=1, keepdims=True)
+    return user / np.maximum(length, 1e-9), item / np.linalg.norm(item, axis=1).max()
 
 
 def _largest(matrix: "sparse.csr_array", k: int, rounds: int = 3) -> tuple[Floats, Floats]:
@@ -177,26 +194,52 @@ def judge(
         most: of so many users at most, drawn by `seed`; 0: of all.
     """
     new = later.without(np.isin(later.pairs, past.pairs))
-    asked = np.unique(new.user)
-    if most and most < len(asked):
-        asked = np.random.default_rng(seed).choice(asked, most, replace=False)
-    before, wanted, k = rows_by_user(past), rows_by_user(new), min(k, past.items)
+    wanted, k = rows_by_user(new), min(k, past.items)
+    asked = _drawn(new, most, seed)
     discount = 1 / np.log2(np.arange(2, k + 2))
     recall, ndcg = np.zeros(len(asked)), np.zeros(len(asked))
+    for at, (one, scores) in enumerate(_scored(user, item, past, asked)):
+        best = np.argpartition(-scores, k - 1)[:k]
+        own = wanted(one)
+        hits = np.isin(best[np.argsort(-scores[best])], own)
+        recall[at] = hits.sum() / len(own)
+        ndcg[at] = (hits * discount).sum() / discount[: len(own)].sum()
+    return recall, ndcg
+
+
+def _odds(
+    user: Floats, item: Floats, past: Choices, later: Choices, seed: int
+) -> tuple[float, float]:
+    """Slope and intercept of the log odds that one of a user's nearest new items is chosen."""
+    wanted, dots, chosen = rows_by_user(later), list[Floats](), list[NDArray[np.bool_]]()
+    for one, scores in _scored(user, item, past, _drawn(later, _ASKED, seed)):
+        near = np.argsort(-scores)[:_NEAREST]
+        near = near[np.isfinite(scores[near])]
+        dots.append(scores[near])
+        chosen.append(np.isin(near, wanted(one)))
+    column, is_chosen = np.concatenate(dots)[:, None], np.concatenate(chosen)
+    if not 0 < is_chosen.sum() < len(is_chosen):
+        return 1.0, 0.0
+    fitted = LogisticRegression(C=np.inf).fit(column, is_chosen)
+    return max(float(fitted.coef_[0, 0]), 1e-3), float(fitted.intercept_[0])
+
+
+def _drawn(choices: Choices, most: int, seed: int) -> Rows:
+    """Users who chose something, `most` of them, or all with 0."""
+    users = np.unique(choices.user)
+    if most and most < len(users):
+        return np.random.default_rng(seed).choice(users, most, replace=False)
+    return users
+
+
+def _scored(user: Floats, item: Floats, past: Choices, asked: Rows) -> Iterator[tuple[int, Floats]]:
+    """Each user's dot products with all items, -inf for what they chose before."""
+    before = rows_by_user(past)
     for at in range(0, len(asked), _CHUNK):
         part = asked[at : at + _CHUNK]
-        scores = user[part] @ item.T
-        for row, one in enumerate(part.tolist()):
-            scores[row, before(one)] = -np.inf
-        best = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
-        best = np.take_along_axis(best, order, axis=1)
-        for row, one in enumerate(part.tolist()):
-            own = wanted(one)
-            hits = np.isin(best[row], own)
-            recall[at + row] = hits.sum() / len(own)
-            ndcg[at + row] = (hits * discount).sum() / discount[: len(own)].sum()
-    return recall, ndcg
+        for one, scores in zip(part.tolist(), user[part] @ item.T, strict=True):
+            scores[before(one)] = -np.inf
+            yield one, scores
 
 
 def rows_by_user(choices: Choices) -> Callable[[int], Rows]:

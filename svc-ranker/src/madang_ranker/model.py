@@ -207,7 +207,7 @@ class Probabilities(nn.Module):
     """What is served: P(click), P(order) = P(click) · P(order | click) and P(hide), each of shape
     [rows]."""
 
-    def __init__(self, dcn: Dcn) -> None:
+    def __init__(self, dcn: nn.Module) -> None:
         super().__init__()
         self._dcn = dcn
 

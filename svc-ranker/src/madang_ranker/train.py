@@ -128,8 +128,9 @@ def predict(model: Dcn, examples: DcnExamples) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def export(model: Dcn, examples: DcnExamples) -> bytes:
-    """The DCN as ONNX; inputs are named as in `Dcn.forward`, outputs `click`, `order`, `hide`."""
+def export(model: torch.nn.Module, examples: DcnExamples) -> bytes:
+    """A DCN, or what takes its arguments, as ONNX; inputs are named as in `Dcn.forward`, outputs
+    `click`, `order`, `hide`."""
     users, context, items = examples.users, examples.context, examples.items
     inputs = {
         "user_ints": Example(users.ints[:2], ["requests"]),
