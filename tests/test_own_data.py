@@ -227,7 +227,7 @@ def test_the_demo_shows_what_files_have_something_for(home, tmp_path):
     some = {name: MAPPING[name] for name in ("name", "documents", "orders", "sends")}
     (home / "some.yaml").write_text(yaml.safe_dump(some))
     console = Console(record=True, width=120, file=io.StringIO())
-    run_own_demo(home / "some.yaml", tmp_path, console, PLANS)
+    run_own_demo(home / "some.yaml", tmp_path, console)
     shown = console.export_text()
     for text in ("when it arrives", "search", "whom to tell", "Bibimbap", "400 users"):
         assert text in shown, text

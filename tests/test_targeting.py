@@ -28,7 +28,7 @@ from madang_targeting.audience import Audiences
 from madang_targeting.model import TargetingModel
 from madang_targeting.trees import TreeTraining
 
-WITHOUT = {*SERVICES} - {"targeting", "featurestore"}
+WITHOUT = {*SERVICES} - {"targeting", "featurestore", "candidate"}
 CHICKEN = GROUPS[0]
 CLICK = pb.OUTCOME_CLICK
 DONE, FAILED, CANCELLED = (

@@ -52,11 +52,17 @@ def test_dot_products_give_the_odds_of_what_is_held_out(choices):
     learn, later = choices.without(held), choices.without(~held)
     user, item = spectral.vectors(learn, Spectrum(64))
     slope, intercept = spectral._odds(user, item, learn, later, 0)
-    chance = 1 / (1 + np.exp(-slope * (user @ item.T) - intercept))
-    chance[learn.user, learn.item] = 0
-    chosen = chance[later.user, later.item]
-    assert chance[np.unique(later.user)].sum() == pytest.approx(len(chosen), rel=0.02)
-    assert chosen.mean() > 3 * chance.mean()
+    new, wanted = np.ones((2, USERS, ITEMS), bool)
+    new[learn.user, learn.item], wanted[:] = False, False
+    wanted[later.user, later.item] = True
+    dots = (user @ item.T)[new]
+    likely = dots > np.quantile(dots, 0.9)
+    for part in (likely, ~likely):
+        told = np.exp(slope * dots[part] + intercept).mean()
+        rate = wanted[new][part].mean() / wanted[new].mean()
+        assert told / 0.1 == pytest.approx(rate, rel=0.5)
+    small, _ = spectral._odds(user, 0.01 * item, learn, later, 0)
+    assert small == pytest.approx(100 * slope, rel=0.01)
 
 
 def test_all_dimensions_give_the_matrix_back(choices):

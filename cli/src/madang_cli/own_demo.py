@@ -57,7 +57,7 @@ _QUICK = Plans(
 """A demo is not waited for as long as a training: one pass, and nothing is chosen by trying it."""
 
 
-def run_own_demo(path: Path, home: Path, console: Console, plans: Plans = _QUICK) -> None:
+def run_own_demo(path: Path, home: Path, console: Console) -> None:
     """Train every service that a mapping, or those that a folder fits, have tables for; start the
     mesh, use it, and take it down again.
 
@@ -72,7 +72,7 @@ def run_own_demo(path: Path, home: Path, console: Console, plans: Plans = _QUICK
     heading("data and models")
     for service, mappings in chosen.items():
         with steps(console) as report:
-            reports = workspace.train_own(service, mappings[0], plans, report)
+            reports = workspace.train_own(service, mappings[0], _QUICK, report)
             workspace.add_documents(mappings[1:])
         for one in reports:
             print_report(one, console)

@@ -133,7 +133,7 @@ def train_all(
     positives = tower_examples(impressions, snapshots, tables.test_period - 1)
     tower_config = TowerConfig(**sizes, dimension=recipe.tower_dimension)
     dcn_config = DcnConfig(**sizes, **recipe.dcn_sizes)
-    towers, ranker, retrieval = _networks(
+    towers, ranker, made = _networks(
         tables, builder, impressions, positives, tower_config, dcn_config, recipe, progress
     )
 
@@ -145,7 +145,7 @@ def train_all(
     vectors = item_vectors(towers.item, items)
     popular, slots = _popularity(tables, builder)
     columns = _item_columns(tables, items, vectors) | ad_columns
-    shared = {"utc_offset_hours": tables.clock.utc_offset_hours, "data": tables.name}
+    shared = {"utc_offset_hours": tables.clock.utc_offset_hours, "data": tables.name} | made
     tower_version = registry.register(
         TOWER,
         {
@@ -163,8 +163,6 @@ def train_all(
             "item_view": ITEM_VIEW,
             "h3_resolution": _DELIVERY_RESOLUTION,
             "time_slots": slots,
-            "config": tower_config.as_dict(),
-            "retrieval": retrieval,
         },
     )
     progress("registering", 0.5)
@@ -175,8 +173,7 @@ def train_all(
             "fallback.npz": _fallback(tables, builder, columns),
         },
         features=features,
-        parameters=shared
-        | {"user_view": USER_VIEW, "item_view": ITEM_VIEW, "config": dcn_config.as_dict()},
+        parameters=shared | {"user_view": USER_VIEW, "item_view": ITEM_VIEW},
     )
     versions = {TOWER: tower_version, RANKER: ranker_version}
     for name, version in versions.items():
@@ -197,7 +194,7 @@ def train_all(
         .select("item_id", "bid", "daily_budget")
         .filter((pl.col("bid") > 0) | (pl.col("daily_budget") > 0)),
         lists,
-        retrieval,
+        made["retrieval"],
     )
 
 
@@ -210,14 +207,14 @@ def _networks(
     dcn_config: DcnConfig,
     recipe: Recipe,
     progress: Progress,
-) -> tuple[Towers, nn.Module, str]:
-    """What retrieves, what ranks, and the first in words. Where who chose what is all that is
-    known, vectors in closed form use all of it, and rank too."""
+) -> tuple[Towers, nn.Module, dict[str, Any]]:
+    """What retrieves, what ranks, and what they are, as manifests say it. Without times, vectors in
+    closed form use all that is known of who chose what, and rank too."""
     users, items = tower_config.users - 1, tower_config.items - 1
     if not tables.ordered and spectral.fits(users, items):
         towers, how = _vectors(tables, builder, progress)
         ranker = VectorRanker(towers.user, towers.item, how.slope, how.intercept)
-        return towers, ranker, f"vectors in closed form, {how}"
+        return towers, ranker, {"retrieval": f"vectors in closed form, {how}"}
     features = model_features()
     towers = train_towers(
         positives,
@@ -239,7 +236,15 @@ def _networks(
         recipe.dcn,
         lambda share: progress("ranker", share),
     )
-    return towers, dcn, f"two towers, {tower_config.dimension} dimensions"
+    return (
+        towers,
+        dcn,
+        {
+            "retrieval": f"two towers, {tower_config.dimension} dimensions",
+            "towers": tower_config.as_dict(),
+            "dcn": dcn_config.as_dict(),
+        },
+    )
 
 
 def _vectors(

@@ -28,7 +28,7 @@ _WEIGHTS = 96_000_000
 """That users and items may have together: they bound the dimensions."""
 _MOST, _LEAST = 1536, 32
 _JUDGED, _K = 6000, 20
-_ASKED, _NEAREST = 1000, 300
+_ASKED, _NEAREST, _ODDS = 1000, 300, 0.1
 _CHUNK = 512
 
 
@@ -43,8 +43,8 @@ class Spectrum:
         power: p of the singular values.
         correction: c of popularity.
         ndcg: NDCG@20 on the choices held out; 0 before it is judged.
-        slope, intercept: what makes a dot product the log odds that one of the nearest new items
-            is among the choices held out.
+        slope, intercept: what makes a dot product the log odds that an item is chosen, where of
+            eleven that are near one is.
     """
 
     dimensions: int
@@ -119,12 +119,12 @@ def choose(
         for share, power, correction in product((1.0, 0.5), (0.0, 0.5), (0.1, 0.15, 0.2)):
             dimensions = max(int(share * most), _LEAST)
             one = Spectrum(dimensions, smoothing, exponent, power, correction)
-            user, item = _scaled(*whole.vectors(one))
+            user, item = whole.vectors(one)
             _, ndcg = judge(user, item, learn, later, _JUDGED, seed)
             if ndcg.mean() > best.ndcg:
                 best, found = replace(one, ndcg=float(ndcg.mean())), (user, item)
         progress((at + 1) / len(degrees))
-    slope, intercept = _odds(*found, learn, later, seed)
+    slope, intercept = _odds(*_scaled(*found), learn, later, seed)
     return replace(best, slope=slope, intercept=intercept)
 
 
@@ -210,7 +210,8 @@ def judge(
 def _odds(
     user: Floats, item: Floats, past: Choices, later: Choices, seed: int
 ) -> tuple[float, float]:
-    """Slope and intercept of the log odds that one of a user's nearest new items is chosen."""
+    """Slope and intercept of the log odds by choices held out among the nearest new items; the
+    odds of all together are those of a DCN's drawn negatives, ten to one."""
     wanted, dots, chosen = rows_by_user(later), list[Floats](), list[NDArray[np.bool_]]()
     for one, scores in _scored(user, item, past, _drawn(later, _ASKED, seed)):
         near = np.argsort(-scores)[:_NEAREST]
@@ -218,10 +219,13 @@ def _odds(
         dots.append(scores[near])
         chosen.append(np.isin(near, wanted(one)))
     column, is_chosen = np.concatenate(dots)[:, None], np.concatenate(chosen)
-    if not 0 < is_chosen.sum() < len(is_chosen):
-        return 1.0, 0.0
-    fitted = LogisticRegression(C=np.inf).fit(column, is_chosen)
-    return max(float(fitted.coef_[0, 0]), 1e-3), float(fitted.intercept_[0])
+    scale, rate = column.std(), is_chosen.mean()
+    if not scale or not 0 < rate < 1:
+        return 1.0, np.log(_ODDS)
+    fitted = LogisticRegression(C=np.inf).fit(column / scale, is_chosen)
+    shift = np.log(_ODDS) - np.log(rate / (1 - rate))
+    # Never against the vectors: how they order is what was judged.
+    return max(float(fitted.coef_[0, 0] / scale), 1.0), float(fitted.intercept_[0] + shift)
 
 
 def _drawn(choices: Choices, most: int, seed: int) -> Rows:
