@@ -23,8 +23,8 @@ HEAD = """# Own data: what the defaults reach
 `make quality-own DATA=folder` of the public sets: every one through the mapping that comes with
 Madang and `madang train SERVICE --data`, with nothing set by hand. What is chosen is chosen on a
 part of what is learned from; the test part is read once. Two cores, no GPU. A set without a
-section has not been run since its training last changed. Minutes are by the clock; those of
-Frappe, Sendy and Cranfield ran beside other work.
+section has not been run since its training last changed. Minutes are by the clock, and most ran
+beside other work.
 """
 
 

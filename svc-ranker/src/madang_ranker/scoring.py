@@ -1,4 +1,4 @@
-"""The DCN of one version, loaded."""
+"""The DCN of one version, or what takes its place, loaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
