@@ -12,8 +12,8 @@ from madang_candidate import spectral
 from madang_pipelines.features import FeatureBuilder
 from madang_pipelines.imports.importing import import_tables
 from madang_pipelines.imports.ready import find_mappings
+from madang_pipelines.networks import choices_of
 from madang_pipelines.own.visits import visit_tables
-from madang_pipelines.training import choices_of
 
 
 def main() -> None:

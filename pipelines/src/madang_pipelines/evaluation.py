@@ -24,10 +24,11 @@ from madang_pipelines.city.truth import Truth
 from madang_pipelines.cohorts import segment_names, user_segments
 from madang_pipelines.examples import session_context, sessions_of
 from madang_pipelines.features import FeatureBuilder, look_up
+from madang_pipelines.networks import choices_of
 from madang_pipelines.results import Result
 from madang_pipelines.segment_lists import segment_lists, upserts
 from madang_pipelines.tables import Tables
-from madang_pipelines.training import RANKER, TOWER, choices_of
+from madang_pipelines.training import RANKER, TOWER
 from madang_ranker.scoring import DcnScorer, ScoreRequest
 from madang_ranker.surfaces import Surface, load_surfaces
 from madang_runtime.changelog.table import LogTable

@@ -10,7 +10,6 @@ import h3
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from torch import nn
 
 from madang.common.v1 import place_pb2
 from madang_candidate import spectral
@@ -23,14 +22,12 @@ from madang_candidate.model import TowerConfig
 from madang_candidate.popularity import AREA_RESOLUTION, count_popularity, learn_time_slots
 from madang_candidate.tower import TowerBundle
 from madang_candidate.train import (
-    TowerExamples,
-    Towers,
     TowerTraining,
     export_items,
     export_users,
     item_vectors,
 )
-from madang_candidate.train import train as train_towers
+from madang_pipelines import networks
 from madang_pipelines.cohorts import user_segments
 from madang_pipelines.eta.training import EtaPlan
 from madang_pipelines.eta.training import quick as quick_arrivals
@@ -42,7 +39,6 @@ from madang_pipelines.features import (
     look_up,
     model_features,
 )
-from madang_pipelines.negatives import add_negatives
 from madang_pipelines.search.training import EncoderTraining
 from madang_pipelines.segment_lists import segment_lists
 from madang_pipelines.tables import Tables
@@ -50,9 +46,7 @@ from madang_pipelines.targeting.training import TRAINING as TARGETING
 from madang_ranker.fallback import pack_fallback
 from madang_ranker.model import DcnConfig
 from madang_ranker.train import DcnExamples, DcnTraining, export
-from madang_ranker.train import train as train_dcn
-from madang_ranker.vectors import VectorRanker
-from madang_runtime.models.inputs import InputRows, columns_of
+from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 from madang_search.keywords.sequence import SequenceTraining
 from madang_targeting.trees import TreeTraining
@@ -61,7 +55,6 @@ TOWER, RANKER = "two-tower", "ranker"
 _DELIVERY_RESOLUTION = 8
 _FALLBACK_ITEMS = 60
 _AD_DIMENSION = 32
-_VIEWS = (USER_VIEW, ITEM_VIEW)
 
 Progress = Callable[[str, float], None]
 Array = NDArray[Any]
@@ -133,24 +126,26 @@ def train_all(
     positives = tower_examples(impressions, snapshots, tables.test_period - 1)
     tower_config = TowerConfig(**sizes, dimension=recipe.tower_dimension)
     dcn_config = DcnConfig(**sizes, **recipe.dcn_sizes)
-    towers, ranker, made = _networks(
-        tables, builder, impressions, positives, tower_config, dcn_config, recipe, progress
-    )
+    if not tables.ordered and spectral.fits(sizes["users"] - 1, sizes["items"] - 1):
+        made = networks.in_closed_form(tables, builder, progress)
+    else:
+        plan = networks.Plan(tower_config, dcn_config, recipe.towers, recipe.dcn)
+        made = networks.trained(plan, positives, impressions, tables.real_impressions, progress)
 
     users, items = builder.users(tables.test_period), builder.items(tables.test_period)
     ad_config = TowerConfig(**sizes, dimension=_AD_DIMENSION, small=_AD_DIMENSION)
     ad_files, ad_columns = _ads(tables, impressions, snapshots, items, ad_config, recipe, progress)
 
     progress("registering", 0.0)
-    vectors = item_vectors(towers.item, items)
+    vectors = item_vectors(made.towers.item, items)
     popular, slots = _popularity(tables, builder)
     columns = _item_columns(tables, items, vectors) | ad_columns
-    shared = {"utc_offset_hours": tables.clock.utc_offset_hours, "data": tables.name} | made
+    shared = {"utc_offset_hours": tables.clock.utc_offset_hours, "data": tables.name} | made.said
     tower_version = registry.register(
         TOWER,
         {
-            "model.onnx": export_users(towers.user, positives.users, positives.context),
-            "items.onnx": export_items(towers.item, positives.items),
+            "model.onnx": export_users(made.towers.user, positives.users, positives.context),
+            "items.onnx": export_items(made.towers.item, positives.items),
             "items.npz": pack_columns(columns),
             "ann.faiss": build_ann(vectors),
             "popular.npz": pack_columns(popular),
@@ -169,7 +164,7 @@ def train_all(
     ranker_version = registry.register(
         RANKER,
         {
-            "model.onnx": export(ranker, impressions),
+            "model.onnx": export(made.ranker, impressions),
             "fallback.npz": _fallback(tables, builder, columns),
         },
         features=features,
@@ -194,85 +189,7 @@ def train_all(
         .select("item_id", "bid", "daily_budget")
         .filter((pl.col("bid") > 0) | (pl.col("daily_budget") > 0)),
         lists,
-        made["retrieval"],
-    )
-
-
-def _networks(
-    tables: Tables,
-    builder: FeatureBuilder,
-    impressions: DcnExamples,
-    positives: TowerExamples,
-    tower_config: TowerConfig,
-    dcn_config: DcnConfig,
-    recipe: Recipe,
-    progress: Progress,
-) -> tuple[Towers, nn.Module, dict[str, Any]]:
-    """What retrieves, what ranks, and what they are, as manifests say it. Without times, vectors in
-    closed form use all that is known of who chose what, and rank too."""
-    users, items = tower_config.users - 1, tower_config.items - 1
-    if not tables.ordered and spectral.fits(users, items):
-        towers, how = _vectors(tables, builder, progress)
-        ranker = VectorRanker(towers.user, towers.item, how.slope, how.intercept)
-        return towers, ranker, {"retrieval": f"vectors in closed form, {how}"}
-    features = model_features()
-    towers = train_towers(
-        positives,
-        tower_config,
-        features,
-        _VIEWS,
-        recipe.towers,
-        lambda share: progress("two towers", share),
-    )
-    if not tables.real_impressions:
-        impressions = add_negatives(
-            impressions, positives, towers, features, progress=lambda s: progress("negatives", s)
-        )
-    dcn = train_dcn(
-        impressions,
-        dcn_config,
-        features,
-        _VIEWS,
-        recipe.dcn,
-        lambda share: progress("ranker", share),
-    )
-    return (
-        towers,
-        dcn,
-        {
-            "retrieval": f"two towers, {tower_config.dimension} dimensions",
-            "towers": tower_config.as_dict(),
-            "dcn": dcn_config.as_dict(),
-        },
-    )
-
-
-def _vectors(
-    tables: Tables, builder: FeatureBuilder, progress: Progress
-) -> tuple[Towers, spectral.Spectrum]:
-    choices, features = choices_of(tables, builder), model_features()
-    how = spectral.choose(choices, progress=lambda share: progress("vectors", 0.8 * share))
-    made = spectral.towers(
-        *spectral.vectors(choices, how),
-        columns_of(features, USER_VIEW, "INT64")["user_code"].start,
-        columns_of(features, ITEM_VIEW, "INT64")["item_code"].start,
-    )
-    progress("vectors", 1.0)
-    return made, how
-
-
-def choices_of(
-    tables: Tables, builder: FeatureBuilder, *, held_out: bool = False
-) -> spectral.Choices:
-    """Who chose what before the held-out period, or in it."""
-    period = pl.col("period")
-    kept = period == tables.test_period if held_out else period < tables.test_period
-    actions = tables.frames["actions"].filter(kept)
-    return spectral.Choices.of(
-        look_up(builder.user_rows, actions["user_id"]),
-        look_up(builder.item_rows, actions["item_id"]),
-        len(tables.frames["users"]),
-        len(tables.frames["items"]),
+        made.said["retrieval"],
     )
 
 
@@ -292,7 +209,7 @@ def _ads(
         return {}, {}
     examples = ad_examples(impressions, snapshots, tables.test_period - 1)
     trained = train_ads(
-        examples, config, model_features(), _VIEWS, recipe.ads, lambda s: progress("ads", s)
+        examples, config, model_features(), networks.VIEWS, recipe.ads, lambda s: progress("ads", s)
     )
     vectors = item_vectors(trained.ad, InputRows(items.ints[rows], items.floats[rows]))
     files = {

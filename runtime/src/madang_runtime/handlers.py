@@ -76,24 +76,24 @@ class Registrar:
         self, service: str, method: str, handler: "grpc.RpcMethodHandler[Any, Any]"
     ) -> "grpc.RpcMethodHandler[Any, Any]":
         around = self._surroundings
-        of = _Method(around, service, method)
+        rpc = _Method(around, service, method)
         parse = _Parser(handler.request_deserializer)
         if handler.unary_unary:
             inner = handler.unary_unary
             return grpc.unary_unary_rpc_method_handler(
-                _around(of, around.pool, lambda raw, c: inner(parse(raw), c)),
+                _around(rpc, around.pool, lambda raw, c: inner(parse(raw), c)),
                 response_serializer=handler.response_serializer,
             )
         if handler.stream_unary:
             streamed = _streamed(parse, handler.stream_unary, around.deadline_cap)
-            call: Any = _around(of, around.streams, streamed)
+            call: Any = _around(rpc, around.streams, streamed)
             call.experimental_thread_pool = around.streams
             return grpc.stream_unary_rpc_method_handler(
                 call, response_serializer=handler.response_serializer
             )
         if handler.unary_stream:
             answers = handler.unary_stream
-            call = _around_stream(of, lambda raw, c: answers(parse(raw), c))
+            call = _around_stream(rpc, lambda raw, c: answers(parse(raw), c))
             call.experimental_thread_pool = around.streams
             return grpc.unary_stream_rpc_method_handler(
                 call, response_serializer=handler.response_serializer
@@ -160,11 +160,11 @@ class _Method:
         self.seconds_if_ok = self.seconds("OK")
 
 
-def _around(of: _Method, pool: AdmissionPool, handler: Handler) -> Handler:
-    cap = of.around.deadline_cap
+def _around(rpc: _Method, pool: AdmissionPool, handler: Handler) -> Handler:
+    cap = rpc.around.deadline_cap
 
     def call(request: Any, context: grpc.ServicerContext) -> Any:
-        it = _Call(of, context)
+        it = _Call(rpc, context)
         try:
             it.admit(pool, cap)
             response = handler(request, context)
@@ -179,16 +179,16 @@ def _around(of: _Method, pool: AdmissionPool, handler: Handler) -> Handler:
     return call
 
 
-def _around_stream(of: _Method, handler: Callable[[Any, Any], Iterator[Any]]) -> Any:
+def _around_stream(rpc: _Method, handler: Callable[[Any, Any], Iterator[Any]]) -> Any:
     """Of a handler that streams its answer, which may take longer than a call. An answer that is
     not taken for longer than the default deadline cancels the stream."""
 
     def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        it = _Call(of, context)
+        it = _Call(rpc, context)
         try:
-            it.admit(of.around.streams, float("inf"))
+            it.admit(rpc.around.streams, float("inf"))
             for response in handler(request, context):
-                with _patient(context, of.around.deadline_cap):
+                with _patient(context, rpc.around.deadline_cap):
                     yield response
             it.succeeded()
             return
@@ -207,17 +207,17 @@ def _around_stream(of: _Method, handler: Callable[[Any, Any], Iterator[Any]]) ->
 class _Call:
     """A call that has come: its span, its scope, and how it ends."""
 
-    def __init__(self, of: _Method, context: grpc.ServicerContext) -> None:
+    def __init__(self, rpc: _Method, context: grpc.ServicerContext) -> None:
         self._started = time.perf_counter()
-        self._of, self._context = of, context
+        self._rpc, self._context = rpc, context
         parent = parent_from(context.invocation_metadata())
         parent_context = (
             trace.set_span_in_context(trace.NonRecordingSpan(parent), otel_context.Context())
             if parent
             else otel_context.Context()
         )
-        self._span = of.around.tracer.start_span(
-            of.name, parent_context, trace.SpanKind.SERVER, of.attributes
+        self._span = rpc.around.tracer.start_span(
+            rpc.name, parent_context, trace.SpanKind.SERVER, rpc.attributes
         )
         self._token = otel_context.attach(trace.set_span_in_context(self._span, parent_context))
         self._scope: Any = None
@@ -225,11 +225,11 @@ class _Call:
     def admit(self, pool: AdmissionPool, cap: float) -> None:
         """Enter, with at most `cap` seconds to answer. Raises: MadangError."""
         waited = pool.admit()
-        self._of.around.metrics.waited.observe(waited)
+        self._rpc.around.metrics.waited.observe(waited)
         self._scope = SCOPE.set(_scope(self._context, cap, waited / pool.max_queue_seconds))
 
     def succeeded(self) -> None:
-        self._of.seconds_if_ok.observe(time.perf_counter() - self._started)
+        self._rpc.seconds_if_ok.observe(time.perf_counter() - self._started)
 
     def failed(self, error: Exception) -> MadangError:
         """What the caller is told."""
@@ -240,7 +240,7 @@ class _Call:
                 Code.CANCELLED, reason.ERROR_REASON_DEADLINE_EXCEEDED, f"the stream ended: {error}"
             )
         else:
-            log.error("%s failed", self._of.name, exc_info=error)
+            log.error("%s failed", self._rpc.name, exc_info=error)
             failure = MadangError(
                 Code.INTERNAL, reason.ERROR_REASON_INTERNAL, "internal error; see the server's log"
             )
@@ -248,7 +248,7 @@ class _Call:
         return failure
 
     def ended_as(self, code: Code) -> None:
-        self._of.seconds(code.value).observe(time.perf_counter() - self._started)
+        self._rpc.seconds(code.value).observe(time.perf_counter() - self._started)
         self._span.set_attribute("rpc.grpc.status_code", int(_CODES[code.value].value[0]))
         if code not in _CALLERS:
             self._span.set_status(trace.StatusCode.ERROR)

@@ -21,19 +21,10 @@ class VectorRanker(nn.Module):
         self._user, self._item = user, item
         self._slope, self._intercept = slope, intercept
 
-    def forward(
-        self,
-        user_ints: Tensor,
-        user_floats: Tensor,
-        context_ints: Tensor,
-        context_floats: Tensor,
-        item_ints: Tensor,
-        item_floats: Tensor,
-        segment: Tensor,
-    ) -> Tensor:
-        """See `Dcn.forward`."""
-        user = self._user(user_ints, user_floats, context_ints, context_floats)
-        dots = (user[segment] * self._item(item_ints, item_floats)).sum(1)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """From the arguments of `Dcn.forward`, what it returns."""
+        *of_user, item_ints, item_floats, segment = inputs
+        dots = (self._user(*of_user)[segment] * self._item(item_ints, item_floats)).sum(1)
         clicked = self._slope * dots + self._intercept
         sure = torch.full_like(dots, _SURE)
         return torch.stack([clicked, sure, -sure], dim=1)
