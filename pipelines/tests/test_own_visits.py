@@ -1,19 +1,19 @@
 """Someone's interactions as canonical tables, and the models that learn from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 import yaml
 
-from madang_candidate.train import TowerTraining
 from madang_pipelines.imports.importing import import_tables
 from madang_pipelines.imports.mapping import MappingError, read_mapping
 from madang_pipelines.imports.ready import find_mappings
 from madang_pipelines.own.training import Plans, train_own
-from madang_pipelines.own.visits import VisitPlan, visit_tables
+from madang_pipelines.own.visits import RECIPE, VisitPlan, visit_tables
 from madang_pipelines.publish import save_features
-from madang_pipelines.training import RANKER, TOWER, Recipe, quick
-from madang_ranker.train import DcnTraining
+from madang_pipelines.training import RANKER, TOWER, quick
 from madang_runtime.models.registry import CHAMPION, ModelRegistry
 
 USERS, ITEMS, VISITS = 60, 40, 40
@@ -120,16 +120,7 @@ def test_too_little_to_learn_from_is_refused(tmp_path, columns, said):
         tables_of(write_rows(tmp_path, **columns))
 
 
-PLANS = Plans(
-    VisitPlan(
-        Recipe(
-            towers=TowerTraining(epochs=6, batch=64, uniform_negatives=32),
-            dcn=DcnTraining(epochs=6, batch=256),
-            dcn_sizes=quick().dcn_sizes,
-        ),
-        50,
-    )
-)
+PLANS = Plans(VisitPlan(replace(RECIPE, dcn_sizes=quick().dcn_sizes), 50))
 
 
 def test_where_people_come_back_ours_is_beside_repeats(tmp_path):
@@ -137,7 +128,8 @@ def test_where_people_come_back_ours_is_beside_repeats(tmp_path):
     made = train_own("candidate", write_checkins(tmp_path), registry, PLANS)
     scores = made.reports[0].scores
     assert set(scores) == {"popularity", "repeats", "cohort lists", "ours"}
-    assert scores["ours"]["Recall@10"].value > scores["popularity"]["Recall@10"].value
+    for metric in ("next@10", "next NDCG@10", "Recall@10", "NDCG@10"):
+        assert scores["ours"][metric].value > scores["popularity"][metric].value
     for name in (TOWER, RANKER):
         version = made.reports[0].versions[name]
         assert registry.resolve(name, CHAMPION) == version

@@ -1,6 +1,7 @@
 """`madang demo --data`: every service that files have something for, on those files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,8 @@ from madang_pipelines.own.clicks import ClickPlan
 from madang_pipelines.own.orders import OrderPlan, held_out_orders
 from madang_pipelines.own.searches import SearchPlan
 from madang_pipelines.own.training import Plans, services_for
-from madang_pipelines.own.visits import VisitPlan, visit_tables
+from madang_pipelines.own.visits import RECIPE, VisitPlan, visit_tables
 from madang_pipelines.tables import Tables
-from madang_pipelines.training import Recipe
-from madang_ranker.train import DcnTraining
 from madang_runtime.columns import block
 from madang_search.train import Schedule
 
@@ -45,7 +44,7 @@ _ORDERS = 6
 _SHARE = 0.1
 _ORDER = ("candidate", "ranker", "eta", "targeting", "search")
 _QUICK = Plans(
-    visits=VisitPlan(Recipe(dcn=DcnTraining(epochs=1)), judged=1200),
+    visits=VisitPlan(replace(RECIPE, dcn=replace(RECIPE.dcn, epochs=1)), judged=1200),
     clicks=ClickPlan(shrinks=(1e-2,), least=(1,), members=1),
     orders=OrderPlan(tries=OrderPlan().tries[:1], members=2),
     searches=SearchPlan(

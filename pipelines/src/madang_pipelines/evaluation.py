@@ -200,7 +200,8 @@ def evaluate_visits(
     sessions: int = 1500,
     progress: Progress = lambda _: None,
 ) -> list[Result]:
-    """What held-out users chose: the very next item, and all later ones (distinct).
+    """What held-out users chose: the very next item, for whose moment and place lists are made, and
+    all later ones (distinct).
 
     Popularity shows the most chosen items; repeats the user's own most chosen ones, then popular
     ones. Where nobody chooses an item again, no list has what its user chose before.
@@ -218,7 +219,7 @@ def evaluate_visits(
     later = visits.filter(pl.col("period") == tables.test_period).sort("time", maintain_order=True)
     repeats = len(later.join(past, ["user_id", "item"], how="semi")) > 0
     wanted = _by_user(later.unique(["user_id", "item"], maintain_order=True))
-    gains: dict[str, list[tuple[float, float, float]]] = {}
+    gains: dict[str, list[tuple[float, ...]]] = {}
     for s, user in enumerate(lists.sessions["user_id"].to_list()):
         mine, allowed = own[user], lists.allowed(s)
         shown = {"popularity": popular[: K + len(mine)]}
@@ -231,7 +232,7 @@ def evaluate_visits(
             gains.setdefault(name, []).append(_ranking_metrics(first, wanted[user]))
         progress((s + 1) / len(lists.sessions))
     lists.close()
-    names = (f"next@{K}", f"Recall@{K}", f"NDCG@{K}")
+    names = (f"next@{K}", f"next NDCG@{K}", f"Recall@{K}", f"NDCG@{K}")
     return [
         Result(name, {m: _mean([v[i] for v in g]) for i, m in enumerate(names)})
         for name, g in gains.items()
@@ -264,13 +265,13 @@ def _by_user(frame: pl.DataFrame) -> dict[str, Rows]:
     return {user: np.array(items) for user, items in grouped.select("user_id", "item").iter_rows()}
 
 
-def _ranking_metrics(shown: Rows, wanted: Rows) -> tuple[float, float, float]:
-    """Whether the first wanted item is shown, and recall and NDCG of all."""
-    hits = np.isin(shown, wanted)
+def _ranking_metrics(shown: Rows, wanted: Rows) -> tuple[float, ...]:
+    """Whether the first wanted item is shown, its NDCG, and recall and NDCG of all."""
     discount = 1 / np.log2(2 + np.arange(K))
+    first, hits = shown == wanted[0], np.isin(shown, wanted)
     ideal = discount[: min(len(wanted), K)].sum()
-    ndcg = float((hits * discount[: len(hits)]).sum() / ideal)
-    return float(wanted[0] in shown), float(hits.sum() / len(wanted)), ndcg
+    of_first, of_all = (float((hit * discount[: len(hit)]).sum()) for hit in (first, hits))
+    return float(first.any()), of_first, float(hits.sum() / len(wanted)), of_all / ideal
 
 
 def _mean(values: list[float]) -> tuple[float, float]:

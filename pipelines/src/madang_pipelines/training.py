@@ -311,9 +311,9 @@ def quick(recipe: Recipe = Recipe()) -> Recipe:
     """A recipe for tests: one short epoch each."""
     return replace(
         recipe,
-        towers=TowerTraining(epochs=1, batch=256, uniform_negatives=128),
+        towers=TowerTraining(epochs=1, batch=256, steps=1, uniform_negatives=128),
         ads=AdTraining(epochs=1, batch=512),
-        dcn=DcnTraining(epochs=1, batch=1024),
+        dcn=DcnTraining(epochs=1, batch=1024, steps=1),
         dcn_sizes={"item_dimension": 16, "dimension": 8, "cross_layers": 2, "hidden": (64, 32)},
         arrivals=quick_arrivals,
         targeting=replace(recipe.targeting, rounds=25),

@@ -16,7 +16,7 @@ from madang_runtime.models.context import Clock
 # Share of a user's history at which a period begins; what is held out is the last period.
 _PERIOD_STARTS = np.array([0.0, 0.6, 0.75, 0.88])
 _TEST_PERIOD = len(_PERIOD_STARTS)
-_MAX_SESSIONS = 90_000
+_MAX_SESSIONS = 200_000
 
 
 def tables_of_visits(

@@ -29,7 +29,6 @@ class TowerConfig:
         dimension: of the vectors and of the item embeddings.
         small: dimension of the other embeddings.
         hidden: width of the hidden layer.
-        temperature: logits are cosines divided by it.
         forgotten: share of items that training takes for unknown.
     """
 
@@ -40,7 +39,6 @@ class TowerConfig:
     dimension: int = 64
     small: int = 16
     hidden: int = 192
-    temperature: float = 0.07
     forgotten: float = 0.1
 
     def as_dict(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ mixed negatives of Yang et al., "Mixed negative sampling for learning two-tower 
 recommendations", WWW 2020).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from madang_candidate.model import ItemTower, TowerConfig, UserTower
+from madang_runtime.models.batches import batch_size, batches
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.manifest import FeatureRef
 from madang_runtime.models.onnx_export import Example, export_onnx
@@ -43,11 +44,19 @@ class TowerExamples:
 
 @dataclass(frozen=True)
 class TowerTraining:
-    """How to train."""
+    """How to train.
+
+    Attributes:
+        batch: positives of a step, at most.
+        steps: of an epoch, at least.
+        temperature: logits are cosines divided by it.
+    """
 
     epochs: int = 8
     batch: int = 1024
+    steps: int = 75
     uniform_negatives: int = 512
+    temperature: float = 0.07
     learning_rate: float = 3e-3
     weight_decay: float = 1e-5
     seed: int = 7
@@ -82,14 +91,15 @@ def train(
         parameters, lr=how.learning_rate, weight_decay=how.weight_decay, foreach=True
     )
     n = len(examples.user_row)
-    total = how.epochs * max(1, n // how.batch)
+    size = batch_size(n, how.steps, how.batch)
+    total = how.epochs * max(1, n // size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, how.learning_rate, total_steps=total + 1
     )
     share = np.bincount(data.item_code[examples.item_row], minlength=config.items) / n
-    for step, batch in enumerate(_batches(rng, n, how), 1):
+    for step, batch in enumerate(batches(rng, n, size, how.epochs), 1):
         negatives = rng.choice(examples.catalogue, how.uniform_negatives)
-        loss = _loss(data, batch, negatives, user_tower, item_tower, share, config, examples)
+        loss = _loss(data, batch, negatives, user_tower, item_tower, share, how, examples)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -121,13 +131,6 @@ def _tensors(examples: TowerExamples) -> _Data:
     )
 
 
-def _batches(rng: np.random.Generator, n: int, how: TowerTraining) -> Iterator[Ints]:
-    for _ in range(how.epochs):
-        order = rng.permutation(n)
-        for at in range(0, max(n - how.batch + 1, 1), how.batch):
-            yield order[at : at + how.batch]
-
-
 def _loss(
     data: _Data,
     batch: Ints,
@@ -135,7 +138,7 @@ def _loss(
     user_tower: UserTower,
     item_tower: ItemTower,
     share: NDArray[np.float64],
-    config: TowerConfig,
+    how: TowerTraining,
     examples: TowerExamples,
 ) -> Tensor:
     user_rows = examples.user_row[batch]
@@ -151,7 +154,7 @@ def _loss(
     # An item is drawn into a batch as a positive or uniformly: Q is the mixture of both.
     b, u = len(batch), len(negatives)
     q = (b * share[codes] + u / len(examples.catalogue)) / (b + u)
-    logits = users @ vectors.T / config.temperature - torch.from_numpy(np.log(q)).float()
+    logits = users @ vectors.T / how.temperature - torch.from_numpy(np.log(q)).float()
     same = torch.from_numpy(codes[None, :] == codes[:b, None])
     same[torch.arange(b), torch.arange(b)] = False
     logits = logits.masked_fill(same, -1e9)

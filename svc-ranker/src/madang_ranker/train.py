@@ -1,7 +1,8 @@
 """Trains the DCN and exports it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from madang_ranker.model import Dcn, DcnConfig, Probabilities
+from madang_runtime.models.batches import batch_size, batches
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.manifest import FeatureRef
 from madang_runtime.models.onnx_export import Example, export_onnx
@@ -41,12 +43,21 @@ class DcnExamples:
 
 @dataclass(frozen=True)
 class DcnTraining:
-    """How to train."""
+    """How to train.
+
+    Attributes:
+        batch: impressions of a step, at most.
+        steps: of an epoch, at least.
+        shrink: weight decay of the embeddings, times the impressions: the more there are, the less
+            is learned by rote.
+    """
 
     epochs: int = 2
     batch: int = 4096
+    steps: int = 300
     learning_rate: float = 2e-3
     weight_decay: float = 1e-6
+    shrink: float = 1.0
     seed: int = 7
 
 
@@ -63,17 +74,22 @@ def train(
     rng = np.random.default_rng(how.seed)
     model = Dcn(config, features, views)
     n = len(examples.session)
-    total = how.epochs * max(1, n // how.batch)
-    optimiser = torch.optim.Adam(
-        model.parameters(), lr=how.learning_rate, weight_decay=how.weight_decay, foreach=True
-    )
+    size = batch_size(n, how.steps, how.batch)
+    total = how.epochs * max(1, n // size)
+    embeddings = model.embeddings()
+    rest = [p for p in model.parameters() if all(p is not e for e in embeddings)]
+    groups: list[dict[str, Any]] = [
+        {"params": embeddings, "weight_decay": how.shrink / n},
+        {"params": rest, "weight_decay": how.weight_decay},
+    ]
+    optimiser = torch.optim.Adam(groups, lr=how.learning_rate, foreach=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, how.learning_rate, total_steps=total + 1
     )
     done = np.stack([examples.clicked, examples.ordered, examples.hidden], axis=1)
     outcomes = torch.from_numpy(done).float()
     model.train()
-    for step, batch in enumerate(_batches(rng, n, how), 1):
+    for step, batch in enumerate(batches(rng, n, size, how.epochs), 1):
         loss = _loss(model(*tensors(examples, batch)), outcomes[batch])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -97,13 +113,6 @@ def tensors(examples: DcnExamples, batch: Ints) -> tuple[Tensor, ...]:
         np.arange(len(batch)),
     )
     return tuple(map(torch.from_numpy, arrays))
-
-
-def _batches(rng: np.random.Generator, n: int, how: DcnTraining) -> Iterator[Ints]:
-    for _ in range(how.epochs):
-        order = rng.permutation(n)
-        for at in range(0, max(n - how.batch + 1, 1), how.batch):
-            yield order[at : at + how.batch]
 
 
 def _loss(logits: Tensor, outcomes: Tensor) -> Tensor:

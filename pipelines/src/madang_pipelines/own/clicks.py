@@ -28,6 +28,7 @@ from madang_ranker.fields.train import (
     train,
 )
 from madang_ranker.scoring import ScoreRequest, batch_tensors
+from madang_runtime.models.batches import batch_size
 from madang_runtime.models.context import Clock, context_rows
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.onnx_backend import OnnxBackend
@@ -39,6 +40,8 @@ USER_FIELDS, ITEM_FIELDS = "request_fields", "item_fields"
 _LEAST_ROWS, _LEAST_OF_EACH = 500, 20
 _FALLBACK_RESOLUTION = 6
 _AT_ONCE = 8192
+_STEPS, _MOST = 50, 4096
+"""Of an epoch, and rows of a step."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ def _choose(
 ) -> tuple[list[_Try], FieldsTraining]:
     """Tries one choice after the other, as long as there is time: first how often a value must be
     there, then how much embeddings are shrunk."""
-    training = FieldsTraining(epochs=plan.epochs, batch=_batch(len(learn)))
+    training = FieldsTraining(epochs=plan.epochs, batch=batch_size(len(learn), _STEPS, _MOST))
     started, tries = time.monotonic(), list[_Try]()
     wanted = [(plan.shrinks[0], least) for least in plan.least]
 
@@ -242,11 +245,6 @@ def _choose(
 def _config(own: list[Fields]) -> FieldsConfig:
     user, item = own
     return FieldsConfig(user.sizes(), item.sizes(), len(user.numbers), len(item.numbers))
-
-
-def _batch(rows: int) -> int:
-    """Rows of a step: a power of two, so that an epoch has some fifty steps."""
-    return int(np.clip(2 ** round(np.log2(max(rows, 1) / 50)), 128, 4096))
 
 
 def _scores(predicted: Floats, clicked: NDArray[np.bool_]) -> dict[str, Score]:

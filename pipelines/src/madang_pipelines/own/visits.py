@@ -1,10 +1,11 @@
 """What someone's users chose as canonical tables, and the models that learn from them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import polars as pl
 
+from madang_candidate.train import TowerTraining
 from madang_pipelines.evaluation import evaluate_vectors, evaluate_visits
 from madang_pipelines.imports.importing import Imported
 from madang_pipelines.imports.mapping import MappingError
@@ -12,6 +13,7 @@ from madang_pipelines.own.report import Report, Score
 from madang_pipelines.tables import Rejected, Tables
 from madang_pipelines.training import Recipe, Trained, train_all
 from madang_pipelines.visits import tables_of_visits
+from madang_ranker.train import DcnTraining
 from madang_runtime.models.context import Clock
 from madang_runtime.models.registry import ModelRegistry
 
@@ -22,12 +24,18 @@ _PLACE = ("latitude", "longitude")
 _ALWAYS_OPEN = (1 << 24) - 1
 _SHOP = 1
 
+RECIPE = Recipe(
+    towers=TowerTraining(weight_decay=1e-3, temperature=0.1),
+    dcn=DcnTraining(epochs=3, shrink=150.0),
+)
+"""For what users chose, be it little or much."""
+
 
 @dataclass(frozen=True)
 class VisitPlan:
     """How to train, and by how many users to judge."""
 
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: Recipe = RECIPE
     judged: int = 2000
 
 

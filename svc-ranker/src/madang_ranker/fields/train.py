@@ -1,7 +1,7 @@
 """Trains a ranker of fields, and exports it."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from madang_ranker.fields.model import FieldsConfig, FieldsDcn, Numbers, Served
+from madang_runtime.models.batches import batches
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.onnx_export import Example, export_onnx
 
@@ -113,14 +114,14 @@ def _member(
     history = []
     for epoch in range(how.epochs):
         model.train()
-        batches = list(_batches(rng, len(clicked), how.batch))
-        for at, rows in enumerate(batches):
+        steps = list(batches(rng, len(clicked), how.batch, epochs=1))
+        for at, rows in enumerate(steps):
             logits = model(*(column[rows] for column in inputs), torch.arange(len(rows)))
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, clicked[rows])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            progress((epoch + (at + 1) / len(batches)) / how.epochs)
+            progress((epoch + (at + 1) / len(steps)) / how.epochs)
         auc, logged = judge(predict([model], held), held.clicked)
         history.append((auc, logged))
         if auc > best:
@@ -141,11 +142,6 @@ def _by_chance(clicked: NDArray[np.bool_]) -> float:
     """The AUC that one model of forty has that knows nothing (Mann and Whitney 1947)."""
     yes, no = float(clicked.sum()), float((~clicked).sum())
     return 0.5 + 1.96 * float(np.sqrt((yes + no + 1) / (12 * yes * no)))
-
-
-def _batches(rng: np.random.Generator, n: int, batch: int) -> Iterator[Tensor]:
-    order = torch.from_numpy(rng.permutation(n))
-    yield from torch.split(order, batch)[: max(n // batch, 1)]
 
 
 def _numbers(floats: NDArray[np.float32], dimension: int) -> Numbers | None:
