@@ -113,6 +113,11 @@ def test_without_a_split_the_last_fifth_of_each_user_is_held_out(tmp_path):
         ({"who": ["u1"] * USERS * VISITS}, "1 users to learn from; at least 20"),
         ({"what": ["i1"] * USERS * VISITS}, "1 items to learn from; at least 20"),
         ({"who": ["a"], "what": ["b"], "at": [1]}, "1 interactions to learn from; at least 500"),
+        ({"who": [f"u{i // 2}" for i in range(USERS * VISITS)]}, "nothing is left to judge by"),
+        (
+            {"who": [f"u{min(i // 2, 1150)}" for i in range(USERS * VISITS)]},
+            "only 32 have enough of the same user",
+        ),
     ],
 )
 def test_too_little_to_learn_from_is_refused(tmp_path, columns, said):
@@ -128,6 +133,7 @@ def test_where_people_come_back_ours_is_beside_repeats(tmp_path):
     made = train_own("candidate", write_checkins(tmp_path), registry, PLANS)
     scores = made.reports[0].scores
     assert set(scores) == {"popularity", "repeats", "cohort lists", "ours"}
+    assert made.reports[0].chosen["ranking"].startswith("DCN, 3 epochs in batches of 32")
     for metric in ("next@10", "next NDCG@10", "Recall@10", "NDCG@10"):
         assert scores["ours"][metric].value > scores["popularity"][metric].value
     for name in (TOWER, RANKER):

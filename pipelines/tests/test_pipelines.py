@@ -8,7 +8,7 @@ import torch
 
 from madang_candidate.train import TowerTraining
 from madang_pipelines.city.simulate import CitySize, simulate
-from madang_pipelines.evaluation import evaluate_city
+from madang_pipelines.evaluation import evaluate_city, ranking_metrics
 from madang_pipelines.examples import Snapshots, dcn_examples
 from madang_pipelines.features import FeatureBuilder, model_features
 from madang_pipelines.tables import SCHEMAS
@@ -105,6 +105,28 @@ def dcn(city):
     return Dcn(config, model_features(), ("user_profile", "item_profile")).eval(), examples
 
 
+def test_the_dcn_knows_its_embeddings(dcn):
+    codes = [m.weight for m in dcn[0].modules() if isinstance(m, torch.nn.Embedding)]
+    assert set(map(id, dcn[0].embeddings())) == set(map(id, codes))
+
+
+def test_the_fewer_there_are_the_more_embeddings_shrink():
+    how = DcnTraining(shrink_by_rows=150.0)
+    assert how.shrink(150_000) == pytest.approx(1e-3)
+    assert how.shrink(1_500_000) == pytest.approx(1e-4)
+    assert how.shrink(10) == 1e-2, "no more than was tried"
+
+
+def test_the_next_item_is_judged_by_its_place():
+    shown, wanted = np.array([5, 3, 9]), np.array([9, 5])
+    found = ranking_metrics(shown, wanted, ordered=True)
+    best = 1 + 1 / np.log2(3)
+    assert found == pytest.approx(
+        {"next@10": 1, "next NDCG@10": 0.5, "Recall@10": 1, "NDCG@10": 1.5 / best}
+    )
+    assert list(ranking_metrics(shown, wanted, ordered=False)) == ["Recall@10", "NDCG@10"]
+
+
 def test_the_exported_dcn_scores_as_torch_does(dcn):
     model, examples = dcn
     rows = np.arange(300)
@@ -127,8 +149,8 @@ def test_the_common_part_computed_once_changes_nothing(dcn):
 def test_models_are_better_than_popularity_and_worse_than_the_oracle(city, tmp_path):
     registry = ModelRegistry(f"file://{tmp_path}")
     recipe = Recipe(
-        towers=TowerTraining(epochs=6, batch=256, uniform_negatives=128),
-        dcn=DcnTraining(epochs=3, batch=1024),
+        towers=TowerTraining(epochs=6, batch=256, steps=1, uniform_negatives=128),
+        dcn=DcnTraining(epochs=3, batch=1024, steps=1),
         dcn_sizes=quick().dcn_sizes,
     )
     train_all(city.tables, registry, recipe)

@@ -200,8 +200,8 @@ def evaluate_visits(
     sessions: int = 1500,
     progress: Progress = lambda _: None,
 ) -> list[Result]:
-    """What held-out users chose: the very next item, for whose moment and place lists are made, and
-    all later ones (distinct).
+    """What held-out users chose: all later items (distinct) and, where it is known when, the very
+    next, for whose moment and place lists are made.
 
     Popularity shows the most chosen items; repeats the user's own most chosen ones, then popular
     ones. Where nobody chooses an item again, no list has what its user chose before.
@@ -219,7 +219,7 @@ def evaluate_visits(
     later = visits.filter(pl.col("period") == tables.test_period).sort("time", maintain_order=True)
     repeats = len(later.join(past, ["user_id", "item"], how="semi")) > 0
     wanted = _by_user(later.unique(["user_id", "item"], maintain_order=True))
-    gains: dict[str, list[tuple[float, ...]]] = {}
+    gains: dict[str, list[dict[str, float]]] = {}
     for s, user in enumerate(lists.sessions["user_id"].to_list()):
         mine, allowed = own[user], lists.allowed(s)
         shown = {"popularity": popular[: K + len(mine)]}
@@ -229,13 +229,13 @@ def evaluate_visits(
         for name, rows in shown.items():
             kept = rows if repeats else rows[~np.isin(rows, mine)]
             first = kept[np.sort(np.unique(kept, return_index=True)[1])][:K]
-            gains.setdefault(name, []).append(_ranking_metrics(first, wanted[user]))
+            found = ranking_metrics(first, wanted[user], ordered=tables.ordered)
+            gains.setdefault(name, []).append(found)
         progress((s + 1) / len(lists.sessions))
     lists.close()
-    names = (f"next@{K}", f"next NDCG@{K}", f"Recall@{K}", f"NDCG@{K}")
     return [
-        Result(name, {m: _mean([v[i] for v in g]) for i, m in enumerate(names)})
-        for name, g in gains.items()
+        Result(name, {m: _mean([of[m] for of in own]) for m in own[0]})
+        for name, own in gains.items()
     ]
 
 
@@ -265,13 +265,21 @@ def _by_user(frame: pl.DataFrame) -> dict[str, Rows]:
     return {user: np.array(items) for user, items in grouped.select("user_id", "item").iter_rows()}
 
 
-def _ranking_metrics(shown: Rows, wanted: Rows) -> tuple[float, ...]:
-    """Whether the first wanted item is shown, its NDCG, and recall and NDCG of all."""
+def ranking_metrics(shown: Rows, wanted: Rows, *, ordered: bool) -> dict[str, float]:
+    """Recall and NDCG of all that is wanted; where they are in order, also whether the first is
+    shown, and its NDCG."""
     discount = 1 / np.log2(2 + np.arange(K))
+
+    def gain(hits: NDArray[np.bool_]) -> float:
+        return float((hits * discount[: len(hits)]).sum())
+
     first, hits = shown == wanted[0], np.isin(shown, wanted)
-    ideal = discount[: min(len(wanted), K)].sum()
-    of_first, of_all = (float((hit * discount[: len(hit)]).sum()) for hit in (first, hits))
-    return float(first.any()), of_first, float(hits.sum() / len(wanted)), of_all / ideal
+    next_one = {f"next@{K}": float(first.any()), f"next NDCG@{K}": gain(first)}
+    ideal = float(discount[: min(len(wanted), K)].sum())
+    return (next_one if ordered else {}) | {
+        f"Recall@{K}": float(hits.sum() / len(wanted)),
+        f"NDCG@{K}": gain(hits) / ideal,
+    }
 
 
 def _mean(values: list[float]) -> tuple[float, float]:

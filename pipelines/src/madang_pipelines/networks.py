@@ -26,10 +26,16 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Networks:
-    """A pair of towers, a ranker, and what they are, as manifests say it."""
+    """A pair of towers and a ranker.
+
+    Attributes:
+        chosen: what they are, in words.
+        said: what they are, as manifests say it.
+    """
 
     towers: Towers
     ranker: nn.Module
+    chosen: dict[str, str]
     said: dict[str, Any]
 
 
@@ -73,12 +79,13 @@ def trained(
         plan.dcn,
         lambda share: progress("ranker", share),
     )
-    said = {
-        "retrieval": f"two towers, {plan.tower_config.dimension} dimensions",
-        "towers": plan.tower_config.as_dict(),
-        "dcn": plan.dcn_config.as_dict(),
+    chosen = {
+        "retrieval": f"two towers, {plan.tower_config.dimension} dimensions, "
+        + plan.towers.in_words(len(positives.user_row)),
+        "ranking": "DCN, " + plan.dcn.in_words(len(impressions.session)),
     }
-    return Networks(towers, dcn, said)
+    sizes = {"towers": plan.tower_config.as_dict(), "dcn": plan.dcn_config.as_dict()}
+    return Networks(towers, dcn, chosen, chosen | sizes)
 
 
 def in_closed_form(tables: Tables, builder: FeatureBuilder, progress: Progress) -> Networks:
@@ -93,7 +100,8 @@ def in_closed_form(tables: Tables, builder: FeatureBuilder, progress: Progress) 
     )
     progress("vectors", 1.0)
     ranker = VectorRanker(towers.user, towers.item, how.slope, how.intercept)
-    return Networks(towers, ranker, {"retrieval": f"vectors in closed form, {how}"})
+    chosen = {"retrieval": f"vectors in closed form, {how}", "ranking": "the same vectors"}
+    return Networks(towers, ranker, chosen, dict(chosen))
 
 
 def choices_of(

@@ -88,7 +88,7 @@ class Trained:
         segments: the rows of the view user_segments.
         campaigns: item_id, bid and daily_budget of the ads that have either.
         lists: the lists of segments, as `segment_lists` makes them.
-        retrieval: what retrieves by vectors, in words.
+        chosen: what retrieves by vectors and what ranks, in words.
     """
 
     versions: dict[str, str]
@@ -99,7 +99,7 @@ class Trained:
     segments: pl.DataFrame
     campaigns: pl.DataFrame
     lists: pl.DataFrame
-    retrieval: str
+    chosen: dict[str, str]
 
 
 def train_all(
@@ -189,7 +189,7 @@ def train_all(
         .select("item_id", "bid", "daily_budget")
         .filter((pl.col("bid") > 0) | (pl.col("daily_budget") > 0)),
         lists,
-        made.said["retrieval"],
+        made.chosen,
     )
 
 

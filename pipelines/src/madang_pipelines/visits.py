@@ -98,7 +98,7 @@ def _sessions(
     sessions = pl.DataFrame(
         {
             "session_id": np.arange(len(chosen)),
-            "user_id": user[chosen],
+            "user_id": visits["user_id"].gather(chosen),
             "time": time[chosen],
             "latitude": came_from[:, 0],
             "longitude": came_from[:, 1],

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from madang_candidate.model import ItemTower, TowerConfig, UserTower
-from madang_runtime.models.batches import batch_size, batches
+from madang_runtime.models.batches import batch_size, batches, count_steps
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.manifest import FeatureRef
 from madang_runtime.models.onnx_export import Example, export_onnx
@@ -48,7 +48,7 @@ class TowerTraining:
 
     Attributes:
         batch: positives of a step, at most.
-        steps: of an epoch, at least.
+        steps: of an epoch, about; of few positives fewer, as batches have 32 at least.
         temperature: logits are cosines divided by it.
     """
 
@@ -60,6 +60,14 @@ class TowerTraining:
     learning_rate: float = 3e-3
     weight_decay: float = 1e-5
     seed: int = 7
+
+    def size(self, rows: int) -> int:
+        """Positives of a step, of so many."""
+        return batch_size(rows, self.steps, self.batch)
+
+    def in_words(self, rows: int) -> str:
+        """What is chosen for so many positives."""
+        return f"{self.epochs} epochs in batches of {self.size(rows):,}"
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,8 @@ def train(
         parameters, lr=how.learning_rate, weight_decay=how.weight_decay, foreach=True
     )
     n = len(examples.user_row)
-    size = batch_size(n, how.steps, how.batch)
-    total = how.epochs * max(1, n // size)
+    size = how.size(n)
+    total = count_steps(n, size, how.epochs)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, how.learning_rate, total_steps=total + 1
     )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,12 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from madang_ranker.model import Dcn, DcnConfig, Probabilities
-from madang_runtime.models.batches import batch_size, batches
+from madang_ranker.optimiser import adam
+from madang_runtime.models.batches import batch_size, batches, count_steps
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.manifest import FeatureRef
 from madang_runtime.models.onnx_export import Example, export_onnx
 
 Ints = NDArray[np.int64]
+_MOST_SHRINK = 1e-2
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class DcnTraining:
 
     Attributes:
         batch: impressions of a step, at most.
-        steps: of an epoch, at least.
-        shrink: weight decay of the embeddings, times the impressions: the more there are, the less
-            is learned by rote.
+        steps: of an epoch, about; of few impressions fewer, as batches have 32 at least.
+        shrink_by_rows: over the number of impressions (drawn ones included) it is the weight decay
+            of the embeddings, 0.01 at most: the fewer there are, the more is learned by rote.
     """
 
     epochs: int = 2
@@ -57,8 +58,23 @@ class DcnTraining:
     steps: int = 300
     learning_rate: float = 2e-3
     weight_decay: float = 1e-6
-    shrink: float = 1.0
+    shrink_by_rows: float = 1.0
     seed: int = 7
+
+    def size(self, rows: int) -> int:
+        """Impressions of a step, of so many."""
+        return batch_size(rows, self.steps, self.batch)
+
+    def shrink(self, rows: int) -> float:
+        """The embeddings' weight decay, of so many impressions."""
+        return min(self.shrink_by_rows / rows, _MOST_SHRINK)
+
+    def in_words(self, rows: int) -> str:
+        """What is chosen for so many impressions."""
+        return (
+            f"{self.epochs} epochs in batches of {self.size(rows):,}, "
+            f"weight decay of the embeddings {self.shrink(rows):.2g}"
+        )
 
 
 def train(
@@ -74,15 +90,9 @@ def train(
     rng = np.random.default_rng(how.seed)
     model = Dcn(config, features, views)
     n = len(examples.session)
-    size = batch_size(n, how.steps, how.batch)
-    total = how.epochs * max(1, n // size)
-    embeddings = model.embeddings()
-    rest = [p for p in model.parameters() if all(p is not e for e in embeddings)]
-    groups: list[dict[str, Any]] = [
-        {"params": embeddings, "weight_decay": how.shrink / n},
-        {"params": rest, "weight_decay": how.weight_decay},
-    ]
-    optimiser = torch.optim.Adam(groups, lr=how.learning_rate, foreach=True)
+    size = how.size(n)
+    total = count_steps(n, size, how.epochs)
+    optimiser = adam(model, how.learning_rate, how.shrink(n), how.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, how.learning_rate, total_steps=total + 1
     )

@@ -40,8 +40,8 @@ USER_FIELDS, ITEM_FIELDS = "request_fields", "item_fields"
 _LEAST_ROWS, _LEAST_OF_EACH = 500, 20
 _FALLBACK_RESOLUTION = 6
 _AT_ONCE = 8192
-_STEPS, _MOST = 50, 4096
-"""Of an epoch, and rows of a step."""
+_STEPS_AN_EPOCH = 50
+_BATCHES = {"least": 128, "most": 4096}
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,9 @@ def _choose(
 ) -> tuple[list[_Try], FieldsTraining]:
     """Tries one choice after the other, as long as there is time: first how often a value must be
     there, then how much embeddings are shrunk."""
-    training = FieldsTraining(epochs=plan.epochs, batch=batch_size(len(learn), _STEPS, _MOST))
+    training = FieldsTraining(
+        epochs=plan.epochs, batch=batch_size(len(learn), _STEPS_AN_EPOCH, **_BATCHES)
+    )
     started, tries = time.monotonic(), list[_Try]()
     wanted = [(plan.shrinks[0], least) for least in plan.least]
 

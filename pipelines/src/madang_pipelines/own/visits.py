@@ -19,6 +19,7 @@ from madang_runtime.models.registry import ModelRegistry
 
 Progress = Callable[[str, float], None]
 _LEAST = {"interactions": 500, "users": 20, "items": 20}
+_LEAST_SESSIONS = 100
 _HELD_OUT = 0.2
 _PLACE = ("latitude", "longitude")
 _ALWAYS_OPEN = (1 << 24) - 1
@@ -26,9 +27,9 @@ _SHOP = 1
 
 RECIPE = Recipe(
     towers=TowerTraining(weight_decay=1e-3, temperature=0.1),
-    dcn=DcnTraining(epochs=3, shrink=150.0),
+    dcn=DcnTraining(epochs=3, shrink_by_rows=150.0),
 )
-"""For what users chose, be it little or much."""
+"""How choices are learned from, many or few; ADR 26 says why."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def train_visits(
         trained.versions,
         said,
         scores,
-        {"retrieval": trained.retrieval},
+        trained.chosen,
         quality=data.quality,
     )
     return report, trained
@@ -112,7 +113,17 @@ def visit_tables(
     quality = [rejected for table in tables.values() for rejected in table.quality]
     clock = Clock(utc_offset_hours)
     ordered = "time" in known.columns
-    return tables_of_visits(name, train, test, items, [*quality, unknown], clock, ordered=ordered)
+    if test.is_empty():
+        raise MappingError(
+            "interactions: nothing is left to judge by; users need five each, or map a test part"
+        )
+    made = tables_of_visits(name, train, test, items, [*quality, unknown], clock, ordered=ordered)
+    if (n := len(made.frames["impressions"])) < _LEAST_SESSIONS:
+        raise MappingError(
+            f"interactions: only {n} have enough of the same user before them to learn from; at "
+            f"least {_LEAST_SESSIONS} are needed"
+        )
+    return made
 
 
 def _split(visits: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -7,12 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def batch_size(rows: int, steps: int, most: int) -> int:
-    """Rows of a step: a power of two such that an epoch has about so many steps, from 32 to `most`.
+def batch_size(rows: int, steps: int, most: int, least: int = 32) -> int:
+    """Rows of a step: the power of two with which an epoch has nearest to so many steps, from
+    `least` to `most`.
 
-    Few rows take as many steps as many do: a network learns by steps.
+    A network learns by steps, so that few rows should take as many as many rows do.
     """
-    return min(most, max(32, int(2 ** round(math.log2(max(rows, 1) / steps)))))
+    wanted = int(2 ** round(math.log2(max(rows, 1) / steps)))
+    return min(most, max(least, wanted))
+
+
+def count_steps(rows: int, size: int, epochs: int) -> int:
+    """How many batches `batches` gives."""
+    return epochs * max(1, rows // size)
 
 
 def batches(

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from madang_ranker.fields.model import FieldsConfig, FieldsDcn, Numbers, Served
-from madang_runtime.models.batches import batches
+from madang_ranker.optimiser import adam
+from madang_runtime.models.batches import batches, count_steps
 from madang_runtime.models.inputs import InputRows
 from madang_runtime.models.onnx_export import Example, export_onnx
 
@@ -103,25 +103,20 @@ def _member(
     rng = np.random.default_rng(how.seed)
     user, item = (_numbers(side.floats, config.dimension) for side in (learn.user, learn.item))
     model = FieldsDcn(config, user, item)
-    embeddings = model.embeddings()
-    rest = [p for p in model.parameters() if all(p is not e for e in embeddings)]
-    # Through Adam even a small decay takes back what seldom used embeddings have learned by rote.
-    groups: list[dict[str, Any]] = [{"params": embeddings, "weight_decay": how.shrink}]
-    groups.append({"params": rest})
-    optimiser = torch.optim.Adam(groups, lr=how.learning_rate, foreach=True)
+    optimiser = adam(model, how.learning_rate, how.shrink)
     inputs, clicked = tensors(learn), torch.from_numpy(learn.clicked).float()
     best, kept, worse = -np.inf, copy.deepcopy(model), 0
     history = []
     for epoch in range(how.epochs):
         model.train()
-        steps = list(batches(rng, len(clicked), how.batch, epochs=1))
-        for at, rows in enumerate(steps):
+        steps = count_steps(len(clicked), how.batch, epochs=1)
+        for at, rows in enumerate(batches(rng, len(clicked), how.batch, epochs=1), 1):
             logits = model(*(column[rows] for column in inputs), torch.arange(len(rows)))
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, clicked[rows])
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            progress((epoch + (at + 1) / len(steps)) / how.epochs)
+            progress((epoch + at / steps) / how.epochs)
         auc, logged = judge(predict([model], held), held.clicked)
         history.append((auc, logged))
         if auc > best:
