@@ -24,8 +24,8 @@ class Score:
     better: int = 1
 
     def text(self) -> str:
-        """As people read it."""
-        digits = 4 if abs(self.value) < 10 else 1
+        """As people read it, with no more digits than its spread bears."""
+        digits = 1 if abs(self.value) >= 10 else 3 if self.spread >= 0.005 else 4
         spread = f" ± {self.spread:.{digits}f}" if self.spread else ""
         return f"{self.value:.{digits}f}{spread}"
 
