@@ -133,7 +133,7 @@ def test_where_people_come_back_ours_is_beside_repeats(tmp_path):
     made = train_own("candidate", write_checkins(tmp_path), registry, PLANS)
     scores = made.reports[0].scores
     assert set(scores) == {"popularity", "repeats", "cohort lists", "ours"}
-    assert made.reports[0].chosen["ranking"].startswith("DCN, 3 epochs in batches of 32")
+    assert made.reports[0].chosen["ranking"].startswith("DCN, epochs 3, batches of 32")
     for metric in ("next@10", "next NDCG@10", "Recall@10", "NDCG@10"):
         assert scores["ours"][metric].value > scores["popularity"][metric].value
     for name in (TOWER, RANKER):

@@ -67,7 +67,7 @@ class TowerTraining:
 
     def in_words(self, rows: int) -> str:
         """What is chosen for so many positives."""
-        return f"{self.epochs} epochs in batches of {self.size(rows):,}"
+        return f"epochs {self.epochs}, batches of {self.size(rows):,}"
 
 
 @dataclass(frozen=True)

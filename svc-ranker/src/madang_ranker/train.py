@@ -72,7 +72,7 @@ class DcnTraining:
     def in_words(self, rows: int) -> str:
         """What is chosen for so many impressions."""
         return (
-            f"{self.epochs} epochs in batches of {self.size(rows):,}, "
+            f"epochs {self.epochs}, batches of {self.size(rows):,}, "
             f"weight decay of the embeddings {self.shrink(rows):.2g}"
         )
 
