@@ -25,7 +25,7 @@ class Score:
 
     def text(self) -> str:
         """As people read it, with no more digits than its spread bears."""
-        digits = 1 if abs(self.value) >= 10 else 3 if self.spread >= 0.005 else 4
+        digits = 1 if abs(self.value) >= 10 else 3 if self.spread >= 0.003 else 4
         spread = f" ± {self.spread:.{digits}f}" if self.spread else ""
         return f"{self.value:.{digits}f}{spread}"
 
