@@ -105,11 +105,6 @@ def dcn(city):
     return Dcn(config, model_features(), ("user_profile", "item_profile")).eval(), examples
 
 
-def test_the_dcn_knows_its_embeddings(dcn):
-    codes = [m.weight for m in dcn[0].modules() if isinstance(m, torch.nn.Embedding)]
-    assert set(map(id, dcn[0].embeddings())) == set(map(id, codes))
-
-
 def test_the_fewer_there_are_the_more_embeddings_shrink():
     how = DcnTraining(shrink_by_rows=150.0)
     assert how.shrink(150_000) == pytest.approx(1e-3)

@@ -4,17 +4,15 @@ import torch
 from torch import nn
 
 from madang_ranker.optimiser import adam
+from madang_runtime.models.layers import Codes
 
 
 class Network(nn.Module):
-    """An embedding, and a layer."""
+    """Embeddings, and a layer."""
 
     def __init__(self):
         super().__init__()
-        self.codes, self.layer = nn.Embedding(5, 3), nn.Linear(3, 1)
-
-    def embeddings(self):
-        return [self.codes.weight]
+        self.codes, self.layer = Codes(5, 3, std=0.1), nn.Linear(3, 1)
 
 
 def test_only_embeddings_shrink():

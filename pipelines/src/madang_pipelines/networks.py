@@ -30,13 +30,13 @@ class Networks:
 
     Attributes:
         chosen: what they are, in words.
-        said: what they are, as manifests say it.
+        sizes: of what was trained, by network.
     """
 
     towers: Towers
     ranker: nn.Module
     chosen: dict[str, str]
-    said: dict[str, Any]
+    sizes: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def trained(
         "ranking": "DCN, " + plan.dcn.in_words(len(impressions.session)),
     }
     sizes = {"towers": plan.tower_config.as_dict(), "dcn": plan.dcn_config.as_dict()}
-    return Networks(towers, dcn, chosen, chosen | sizes)
+    return Networks(towers, dcn, chosen, sizes)
 
 
 def in_closed_form(tables: Tables, builder: FeatureBuilder, progress: Progress) -> Networks:
@@ -101,7 +101,7 @@ def in_closed_form(tables: Tables, builder: FeatureBuilder, progress: Progress) 
     progress("vectors", 1.0)
     ranker = VectorRanker(towers.user, towers.item, how.slope, how.intercept)
     chosen = {"retrieval": f"vectors in closed form, {how}", "ranking": "the same vectors"}
-    return Networks(towers, ranker, chosen, dict(chosen))
+    return Networks(towers, ranker, chosen, {})
 
 
 def choices_of(

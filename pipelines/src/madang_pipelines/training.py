@@ -140,7 +140,12 @@ def train_all(
     vectors = item_vectors(made.towers.item, items)
     popular, slots = _popularity(tables, builder)
     columns = _item_columns(tables, items, vectors) | ad_columns
-    shared = {"utc_offset_hours": tables.clock.utc_offset_hours, "data": tables.name} | made.said
+    shared = {
+        "utc_offset_hours": tables.clock.utc_offset_hours,
+        "data": tables.name,
+        **made.chosen,
+        **made.sizes,
+    }
     tower_version = registry.register(
         TOWER,
         {

@@ -174,10 +174,6 @@ class Dcn(nn.Module):
         logits: Tensor = self.heads(torch.cat([x, torch.relu(self.deep(deep))], dim=1))
         return logits
 
-    def embeddings(self) -> list[nn.Parameter]:
-        """The weights of all embeddings."""
-        return [p for m in self.modules() if isinstance(m, Codes) for p in m.parameters()]
-
     def _distance(self, place: Tensor, item_floats: Tensor) -> Tensor:
         """log(1 + kilometres) between request and item, on a locally flat earth."""
         columns = self._item["FLOAT32"]

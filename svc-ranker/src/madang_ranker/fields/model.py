@@ -135,10 +135,6 @@ class FieldsDcn(nn.Module):
         logits: Tensor = self.head(torch.cat([x, deep], dim=1)).squeeze(1)
         return logits
 
-    def embeddings(self) -> list[nn.Parameter]:
-        """The weights of all fields' embeddings."""
-        return [p for name, p in self.named_parameters() if ".codes." in name or ".parts." in name]
-
 
 class Served(nn.Module):
     """What is served: P(click); of what such data does not tell, order and hide, it says 0."""
